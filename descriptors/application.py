@@ -1,0 +1,236 @@
+"""The application descriptor: what a deployer submits. Tiers of components, the resource classes they use, and the
+terms under which they may run."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic_xml import attr, element, wrapped
+
+from descriptors.base import Bytes, Currency, Digest, Document, Element, Money, Name, Percent, Port, Text, relative_path
+from descriptors.resources import ResourceClass, ResourceType
+
+RelativePath = Annotated[str, Field(max_length=1024), AfterValidator(relative_path)]
+Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9-]{0,62}$")]
+
+PLACEHOLDER = re.compile(r"\{([a-z0-9.-]+(?:_[a-z]+)*)\}")
+"""A value known only once resources exist: ``{volume.NAME.device}``, ``{bucket.NAME.endpoint}``,
+``{bucket.NAME.access_key}``, ``{bucket.NAME.secret_key}``, ``{component.NAME.url}``."""
+
+
+class Requirements(Element, tag="requirements"):
+    """Terms for the application as a whole. Everything given is a hard constraint; what is not given is free."""
+
+    regions: tuple[Label, ...] = element(tag="region", default=())
+    """The application must run in one of these regions."""
+    jurisdictions: tuple[Label, ...] = element(tag="jurisdiction", default=())
+    """The vendor must be under one of these jurisdictions, such as ``EU`` or ``CH``."""
+    availability: Percent | None = element(default=None)
+    """Least availability that a vendor must guarantee, in percent of a month."""
+    price_cap: Money | None = element(default=None)
+    """Most that everything together may cost in a month (730 hours), in :attr:`currency`."""
+    currency: Currency = element(default="EUR")
+
+
+class File(Element, tag="file"):
+    """A file to upload into the machine."""
+
+    source: RelativePath = attr()
+    """Where it is, relative to the descriptor."""
+    target: RelativePath = attr()
+    """Where it goes, relative to the machine's working directory."""
+    digest: Digest | None = attr(default=None)
+    """Filled in at submission: the content is then in the agency's store under this digest."""
+    size: Bytes | None = attr(default=None)
+
+
+class Command(Element, tag="command"):
+    """A command line to run in the machine's working directory (POSIX shell words; no shell is involved).
+
+    ``install`` runs once, before the first start, in the order given. ``start`` is the service itself: it runs in the
+    foreground, listens on the port given in the environment variable PORT, and ends on SIGTERM.
+    """
+
+    phase: Literal["install", "start"] = attr()
+    line: Text
+
+
+class Rewrite(Element, tag="rewrite"):
+    """A configuration rule: in ``file``, replace every match of ``pattern`` by ``value``.
+
+    Applied at deployment and again at every relocation, so it must match its own result. Patterns are Python's
+    regular expressions in multi-line mode; ``value`` is literal but for placeholders (see :data:`PLACEHOLDER`).
+    """
+
+    file: RelativePath = attr()
+    pattern: str = attr(min_length=1, max_length=1024)
+    value: str = attr(max_length=4096)
+
+    @field_validator("pattern")
+    @classmethod
+    def _compiles(cls, value: str) -> str:
+        try:
+            re.compile(value, re.MULTILINE)
+        except re.error as error:
+            raise ValueError(f"not a regular expression: {error}") from None
+        return value
+
+    def placeholders(self) -> list[str]:
+        """The placeholders in :attr:`value`, without their braces."""
+        return PLACEHOLDER.findall(self.value)
+
+
+class VolumeUse(Element, tag="volume"):
+    """A block volume the component uses, and the device it finds it at."""
+
+    resource: Name = attr()
+    device: RelativePath = attr(default="dev/vdb")
+
+
+class BucketUse(Element, tag="bucket"):
+    """An object store the component uses."""
+
+    resource: Name = attr()
+
+
+class Probe(Element):
+    """An HTTP GET on the component's port that must answer 200."""
+
+    path: Annotated[str, Field(pattern=r"^/[!-~]{0,1023}$")] = attr()
+
+
+class Component(Element, tag="component"):
+    """One program of the application: one machine, the storage it uses, what it is made of and how it is told well."""
+
+    name: Name = attr()
+    resource: Name = attr()
+    """The COMPUTE resource class it runs on."""
+    image: Name = attr(default="base")
+    """The vendor's image to start from."""
+    port: Port | None = attr(default=None)
+    """The port that it serves, open to the world; none: nobody reaches it from outside."""
+    depends_on: tuple[Name, ...] = element(tag="depends_on", default=())
+    volumes: tuple[VolumeUse, ...] = element(tag="volume", default=())
+    buckets: tuple[BucketUse, ...] = element(tag="bucket", default=())
+    files: tuple[File, ...] = element(tag="file", default=())
+    commands: tuple[Command, ...] = element(tag="command", default=())
+    rewrites: tuple[Rewrite, ...] = element(tag="rewrite", default=())
+    health: Probe | None = element(tag="health", default=None)
+    """Answers 200 when the component works."""
+    content: Probe | None = element(tag="content", default=None)
+    """Answers with all of the component's data in one deterministic form: the same data, the same bytes. Its hash
+    proves a relocation."""
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> Self:
+        if [command.phase for command in self.commands].count("start") != 1:
+            raise ValueError(f"component {self.name!r}: needs exactly one command with phase='start'")
+        if self.name in self.depends_on:
+            raise ValueError(f"component {self.name!r} depends on itself: remove it from its depends_on")
+        if (self.health or self.content) and self.port is None:
+            raise ValueError(f"component {self.name!r}: a health or content probe needs a port")
+        _unique((f.target for f in self.files), f"component {self.name!r}: file target")
+        _unique((v.device for v in self.volumes), f"component {self.name!r}: device")
+        return self
+
+    def command(self, phase: Literal["install", "start"]) -> list[str]:
+        """The command lines of one phase, in order."""
+        return [command.line for command in self.commands if command.phase == phase]
+
+
+class Tier(Element, tag="tier"):
+    """A layer of the application, such as web or data: components that belong together."""
+
+    name: Name = attr()
+    components: tuple[Component, ...] = element(tag="component", min_length=1)
+
+
+class Application(Document, tag="application"):
+    """The application descriptor."""
+
+    name: Name = attr()
+    description: Text | None = element(default=None)
+    requirements: Requirements = element(tag="requirements", default=Requirements())
+    resources: tuple[ResourceClass, ...] = wrapped("resources", element(tag="resource", min_length=1))
+    tiers: tuple[Tier, ...] = wrapped("tiers", element(tag="tier", min_length=1))
+
+    @property
+    def components(self) -> tuple[Component, ...]:
+        """All components, in the order of their tiers."""
+        return tuple(component for tier in self.tiers for component in tier.components)
+
+    def component(self, name: str) -> Component:
+        """The component of that name; ``KeyError`` if there is none."""
+        return {c.name: c for c in self.components}[name]
+
+    def resource(self, name: str) -> ResourceClass:
+        """The resource class of that name; ``KeyError`` if there is none."""
+        return {r.name: r for r in self.resources}[name]
+
+    @model_validator(mode="after")
+    def _holds_together(self) -> Self:
+        _unique((r.name for r in self.resources), "resource")
+        _unique((t.name for t in self.tiers), "tier")
+        _unique((c.name for c in self.components), "component")
+        for component in self.components:
+            self._check_references(component)
+        volumes = [v.resource for c in self.components for v in c.volumes]
+        _unique(volumes, "a block volume serves one component; volume")
+        self.start_order()
+        return self
+
+    def _check_references(self, component: Component) -> None:
+        known = {c.name for c in self.components}
+        for name in component.depends_on:
+            if name not in known:
+                raise ValueError(f"component {component.name!r} depends on {name!r}, which is no component")
+        uses = [(component.resource, ResourceType.COMPUTE, None)]
+        uses += [(v.resource, ResourceType.STORAGE, "block") for v in component.volumes]
+        uses += [(b.resource, ResourceType.STORAGE, "object") for b in component.buckets]
+        resources = {r.name: r for r in self.resources}
+        for name, wanted, kind in uses:
+            resource = resources.get(name)
+            what = f"{wanted} resource" + (f" of kind {kind!r}" if kind else "")
+            if resource is None:
+                raise ValueError(f"component {component.name!r} uses {name!r}: no such resource; expected a {what}")
+            if resource.type is not wanted or resource.kind != kind:
+                found = f"{resource.type}" + (f" of kind {resource.kind!r}" if resource.kind else "")
+                raise ValueError(f"component {component.name!r} uses {name!r}: expected a {what}, found {found}")
+        self._check_placeholders(component, known)
+
+    def _check_placeholders(self, component: Component, known: set[str]) -> None:
+        allowed = {f"volume.{v.resource}.device" for v in component.volumes}
+        parts = ("endpoint", "access_key", "secret_key")
+        allowed |= {f"bucket.{b.resource}.{part}" for b in component.buckets for part in parts}
+        allowed |= {f"component.{name}.url" for name in known if name in component.depends_on}
+        targets = {f.target for f in component.files}
+        for rewrite in component.rewrites:
+            if rewrite.file not in targets:
+                raise ValueError(f"component {component.name!r}: rewrite of {rewrite.file!r}, which is no file target")
+            for name in rewrite.placeholders():
+                if name not in allowed:
+                    choices = ", ".join(sorted(allowed)) or "none"
+                    raise ValueError(f"component {component.name!r}: unknown placeholder {{{name}}}; known: {choices}")
+
+    def start_order(self) -> list[Component]:
+        """Components so that each comes after all that it depends on; ``ValueError`` names a cycle."""
+        done: dict[str, Component] = {}
+        waiting = {c.name: c for c in self.components}
+        while waiting:
+            ready = [c for c in waiting.values() if all(name in done for name in c.depends_on)]
+            if not ready:
+                raise ValueError(f"components depend on each other in a circle: {', '.join(sorted(waiting))}")
+            for component in ready:
+                done[component.name] = waiting.pop(component.name)
+        return list(done.values())
+
+
+def _unique(names: Iterable[str], what: str) -> None:
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise ValueError(f"{what} {name!r} is there twice")
+        seen.add(name)

@@ -1,0 +1,100 @@
+"""What every document shares: namespace, strictness, names, money, moments and sizes.
+
+A *document* is an immutable pydantic model with an XML form (pydantic-xml). YAML and JSON forms say the same.
+All of them enter and leave through :mod:`descriptors.documents`; nothing else parses or prints a document.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import AwareDatetime, BeforeValidator, ConfigDict, Field, PlainSerializer, StringConstraints
+from pydantic_xml import BaseXmlModel, attr
+
+NAMESPACE = "urn:cloud-agency:documents:1"
+"""The XML namespace of every element, and the version of the document family."""
+
+MIB = 1024 * 1024
+
+
+def utc_now() -> datetime:
+    """The present moment, aware, in UTC, cut to whole microseconds as documents carry it."""
+    return datetime.now(UTC)
+
+
+def new_id(prefix: str) -> str:
+    """An unguessable identifier such as ``offer-3f9c2a7b10d4e6f8`` (64 bits of randomness)."""
+    return f"{prefix}-{secrets.token_hex(8)}"
+
+
+def _plain_decimal(value: Decimal) -> str:
+    """``Decimal`` without an exponent, as ``xs:decimal`` demands: ``1E+2`` becomes ``100``."""
+    return format(value, "f")
+
+
+def _no_inexact_float(value: Any) -> Any:
+    """Let YAML and JSON write prices as bare numbers: a float is read by its shortest text, never its binary value."""
+    return str(value) if isinstance(value, float) else value
+
+
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
+"""A name people choose: lower-case letters, digits and inner hyphens, at most 63 (a DNS label, RFC 1123)."""
+
+Identifier = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:/@-]{1,255}$")]
+"""An identifier a machine chose: ours (``offer-…``) or a provider's."""
+
+Text = Annotated[
+    str,
+    StringConstraints(
+        min_length=1, max_length=4096, strip_whitespace=True, pattern=r"^[^\x00-\x08\x0b-\x1f\x7f\ufffe\uffff]*$"
+    ),
+]
+"""Words for people. Control characters are refused: they could not be written as XML 1.0."""
+
+_Decimal = Annotated[Decimal, BeforeValidator(_no_inexact_float), PlainSerializer(_plain_decimal, return_type=str)]
+Money = Annotated[_Decimal, Field(ge=0, max_digits=18, decimal_places=6)]
+"""A sum in the currency named beside it; at most 6 decimal places."""
+Percent = Annotated[_Decimal, Field(ge=0, le=100, max_digits=9, decimal_places=6)]
+Currency = Annotated[str, StringConstraints(pattern=r"^[A-Z]{3}$")]
+"""An ISO 4217 code."""
+Digest = Annotated[str, StringConstraints(pattern=r"^blake3:[0-9a-f]{64}$")]
+"""``blake3:`` and 64 hexadecimal digits."""
+Mebibytes = Annotated[int, Field(gt=0, le=2**40)]
+Bytes = Annotated[int, Field(ge=0, le=2**60)]
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Moment = AwareDatetime
+"""A point in time with its offset."""
+Port = Annotated[int, Field(ge=1, le=65535)]
+
+
+class Element(BaseXmlModel, nsmap={"": NAMESPACE}, ns=""):
+    """A part of a document: immutable, and strict about what it does not know."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Document(Element):
+    """A whole document: the root of an XML tree, with a version so that old ones keep loading."""
+
+    tag: ClassVar[str]
+    """The root element in XML and the value of ``document`` in YAML and JSON; the registry's key."""
+
+    version: Literal["1"] = attr(default="1")
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Record the ``tag=`` of the class statement as :attr:`tag`."""
+        super().__init_subclass__(**kwargs)
+        if tag := kwargs.get("tag"):
+            cls.tag = tag
+
+
+def relative_path(value: str) -> str:
+    """Accept a relative path that stays below its root; raise ``ValueError`` with clear words otherwise."""
+    parts = value.split("/")
+    if not value or value.startswith(("/", "~")) or "\\" in value or ".." in parts or re.search(r"[\x00-\x1f]", value):
+        raise ValueError(f"the path {value!r} must be relative, with '/' between its parts, and stay below its folder")
+    return value
