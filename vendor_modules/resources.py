@@ -1,0 +1,214 @@
+"""What providers hold, in the words all modules share. Immutable values: a snapshot, never a handle."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, SecretStr
+
+from descriptors.base import Currency, Digest, Identifier, Mebibytes, Port
+from descriptors.deployment import Kind
+from descriptors.machine import MachineManifest
+from descriptors.sla import GuaranteeTerm
+
+ResourceName = Annotated[str, Field(min_length=1, max_length=255)]
+Key = Identifier
+"""An idempotency key: the same key and kind give the same resource, however often the call is made."""
+
+
+class Value(BaseModel):
+    """Base of all values here."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Status(StrEnum):
+    """The states of a resource. Providers' own are mapped to these."""
+
+    PENDING = "pending"
+    ACTIVE = "active"
+    STOPPED = "stopped"
+    ATTACHED = "attached"
+    ERROR = "error"
+
+
+class DiskFormat(StrEnum):
+    """How an image's bytes are laid out."""
+
+    BUNDLE = "bundle"
+    """A tar archive of a machine's working directory with its manifest: :mod:`descriptors.machine`."""
+    RAW = "raw"
+    QCOW2 = "qcow2"
+
+
+class Resource(Value):
+    """What every resource has. ``key`` is the idempotency key it was created with, empty for one made elsewhere."""
+
+    id: Identifier
+    name: str
+    key: str = ""
+    status: Status
+
+
+class Image(Resource):
+    """A disk image in the provider's catalogue. ``size`` is in bytes, 0 when not known; ``digest`` is BLAKE3 of the
+    content where the provider tells it."""
+
+    format: DiskFormat
+    size: int = 0
+    digest: str | None = None
+    public: bool = False
+
+
+class Machine(Resource):
+    """A machine. ``host`` and ``port`` are where its service is reached inside the provider's network, and by the
+    agency, whatever the public addresses and ingress rules say; ``problem`` is why its status is ERROR."""
+
+    size: str
+    image: str | None = None
+    host: str | None = None
+    port: int | None = None
+    volumes: tuple[str, ...] = ()
+    problem: str | None = None
+
+
+class Volume(Resource):
+    """A block volume."""
+
+    size_mib: Mebibytes
+    machine: str | None = None
+    device: str | None = None
+
+
+class Bucket(Resource):
+    """An object store's container. ``objects`` and ``bytes`` are what is in it."""
+
+    objects: int = 0
+    bytes: int = 0
+
+
+class AccessKey(Resource):
+    """A key to one bucket: an *internal* one works at the endpoint inside the provider's network, where traffic is
+    free; the others work at the public endpoint, where egress is metered."""
+
+    bucket: Identifier
+    internal: bool
+    endpoint: str
+    """Base URL; an object is at ``endpoint/KEY`` (PUT, GET, DELETE; HTTP Basic with the two keys)."""
+    access_key: str
+    secret_key: SecretStr
+
+
+class KeyPair(Resource):
+    """An SSH public key known to the provider."""
+
+    public_key: str
+    fingerprint: str
+
+
+class Rule(Value):
+    """An ingress rule: who (a CIDR) may reach which TCP port."""
+
+    port: Port
+    cidr: str = "0.0.0.0/0"
+
+
+class SecurityGroup(Resource):
+    """A set of ingress rules."""
+
+    rules: tuple[Rule, ...] = ()
+
+
+class Address(Resource):
+    """A public address: the world connects to ``host``:``port`` and reaches the associated machine's service, as far
+    as the machine's security groups allow it."""
+
+    host: str
+    port: Port
+    machine: str | None = None
+
+
+class Size(Value):
+    """A machine size (flavour) in the provider's catalogue, with its price."""
+
+    name: Identifier
+    cores: int
+    memory_mib: int
+    price_per_hour: Decimal
+
+
+class Usage(Value):
+    """A usage record: what was used from when to when, and what it cost so far."""
+
+    resource: Identifier
+    kind: Kind
+    started: AwareDatetime
+    ended: AwareDatetime | None = None
+    quantity: Decimal
+    unit: str
+    cost: Decimal
+    currency: Currency
+
+
+class Catalogue(Value):
+    """What a provider sells and promises: from it, a proposal is made.
+
+    ``block_gib_month`` and ``object_gib_month`` are None where the provider has no such service.
+    """
+
+    region: str
+    jurisdiction: str
+    currency: Currency
+    sizes: tuple[Size, ...]
+    block_gib_month: Decimal | None = None
+    object_gib_month: Decimal | None = None
+    egress_per_gib: Decimal = Decimal(0)
+    guarantees: tuple[GuaranteeTerm, ...] = ()
+    offer_validity_seconds: int = 900
+
+
+class UserData(Value):
+    """What a machine is told at its first boot: files to write below its working directory (path to content), and
+    its manifest."""
+
+    files: dict[str, bytes] = {}
+    manifest: MachineManifest = MachineManifest()
+
+
+class Attachment(Value):
+    """A volume to attach at creation, and the device the machine finds it at (a path below its working directory)."""
+
+    volume: Identifier
+    device: str
+
+
+class MachineSpec(Value):
+    """A machine to create and start. ``image`` and ``size`` are the provider's; groups and key pair are ids."""
+
+    name: ResourceName
+    image: Identifier
+    size: Identifier
+    user_data: UserData | None = None
+    volumes: tuple[Attachment, ...] = ()
+    key_pair: Identifier | None = None
+    security_groups: tuple[Identifier, ...] = ()
+
+
+class VolumeSpec(Value):
+    """A volume to create: empty (zeros), or with the content of a RAW image of the same provider."""
+
+    name: ResourceName
+    size_mib: Mebibytes
+    image: Identifier | None = None
+
+
+class ImageSpec(Value):
+    """An image to upload. ``size`` in bytes and ``digest`` (``blake3:…``) are checked by the module against what it
+    sent and what the provider says it received."""
+
+    name: ResourceName
+    format: DiskFormat
+    size: Annotated[int, Field(ge=0)]
+    digest: Digest
