@@ -10,7 +10,20 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, field_validator, model_validator
 from pydantic_xml import attr, element, wrapped
 
-from descriptors.base import Bytes, Currency, Digest, Document, Element, Money, Name, Percent, Port, Text, relative_path
+from descriptors.base import (
+    Bytes,
+    Currency,
+    Digest,
+    Document,
+    Element,
+    Money,
+    Name,
+    Percent,
+    Port,
+    Printable,
+    Text,
+    relative_path,
+)
 from descriptors.resources import ResourceClass, ResourceType
 
 RelativePath = Annotated[str, Field(max_length=1024), AfterValidator(relative_path)]
@@ -66,8 +79,8 @@ class Rewrite(Element, tag="rewrite"):
     """
 
     file: RelativePath = attr()
-    pattern: str = attr(min_length=1, max_length=1024)
-    value: str = attr(max_length=4096)
+    pattern: Printable = attr(min_length=1, max_length=1024)
+    value: Printable = attr(max_length=4096)
 
     @field_validator("pattern")
     @classmethod
@@ -187,7 +200,7 @@ class Application(Document, tag="application"):
         for name in component.depends_on:
             if name not in known:
                 raise ValueError(f"component {component.name!r} depends on {name!r}, which is no component")
-        uses = [(component.resource, ResourceType.COMPUTE, None)]
+        uses: list[tuple[str, ResourceType, str | None]] = [(component.resource, ResourceType.COMPUTE, None)]
         uses += [(v.resource, ResourceType.STORAGE, "block") for v in component.volumes]
         uses += [(b.resource, ResourceType.STORAGE, "object") for b in component.buckets]
         resources = {r.name: r for r in self.resources}

@@ -12,7 +12,15 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AwareDatetime, BeforeValidator, ConfigDict, Field, PlainSerializer, StringConstraints
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    StringConstraints,
+)
 from pydantic_xml import BaseXmlModel, attr
 
 NAMESPACE = "urn:cloud-agency:documents:1"
@@ -41,19 +49,25 @@ def _no_inexact_float(value: Any) -> Any:
     return str(value) if isinstance(value, float) else value
 
 
+def _in_utc(value: datetime) -> datetime:
+    """The same moment in UTC; ``ValueError`` at the edges of the calendar, where there is none."""
+    try:
+        return value.astimezone(UTC)
+    except OverflowError:
+        raise ValueError(f"the moment {value} lies outside the calendar") from None
+
+
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
 """A name people choose: lower-case letters, digits and inner hyphens, at most 63 (a DNS label, RFC 1123)."""
 
 Identifier = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:/@-]{1,255}$")]
 """An identifier a machine chose: ours (``offer-…``) or a provider's."""
 
-Text = Annotated[
-    str,
-    StringConstraints(
-        min_length=1, max_length=4096, strip_whitespace=True, pattern=r"^[^\x00-\x08\x0b-\x1f\x7f\ufffe\uffff]*$"
-    ),
-]
-"""Words for people. Control characters are refused: they could not be written as XML 1.0."""
+Printable = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x08\x0b-\x1f\x7f\ufffe\uffff]*$")]
+"""Any text without control characters: they could not be written as XML 1.0."""
+
+Text = Annotated[Printable, StringConstraints(min_length=1, max_length=4096, strip_whitespace=True)]
+"""Words for people."""
 
 _Decimal = Annotated[Decimal, BeforeValidator(_no_inexact_float), PlainSerializer(_plain_decimal, return_type=str)]
 Money = Annotated[_Decimal, Field(ge=0, max_digits=18, decimal_places=6)]
@@ -66,8 +80,10 @@ Digest = Annotated[str, StringConstraints(pattern=r"^blake3:[0-9a-f]{64}$")]
 Mebibytes = Annotated[int, Field(gt=0, le=2**40)]
 Bytes = Annotated[int, Field(ge=0, le=2**60)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Moment = AwareDatetime
-"""A point in time with its offset."""
+Moment = Annotated[AwareDatetime, AfterValidator(_in_utc)]
+"""A point in time, given with its offset and kept in UTC: equal moments have equal digests."""
+Revision = Annotated[int, Field(ge=1, le=2**53)]
+"""Counts the changes of a document. Bounded, as every number of ours is: JSON and XSD cannot hold more."""
 Port = Annotated[int, Field(ge=1, le=65535)]
 
 
@@ -94,7 +110,7 @@ class Document(Element):
 
 def relative_path(value: str) -> str:
     """Accept a relative path that stays below its root; raise ``ValueError`` with clear words otherwise."""
-    parts = value.split("/")
-    if not value or value.startswith(("/", "~")) or "\\" in value or ".." in parts or re.search(r"[\x00-\x1f]", value):
+    outside = not value or value.startswith(("/", "~")) or ".." in value.split("/")
+    if outside or re.search(r"[\x00-\x1f\x7f\\\ufffe\uffff]", value):
         raise ValueError(f"the path {value!r} must be relative, with '/' between its parts, and stay below its folder")
     return value

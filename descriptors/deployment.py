@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic_xml import attr, element, wrapped
 
 from descriptors.application import Label
-from descriptors.base import Document, Element, Identifier, Moment, Name, Text
+from descriptors.base import Document, Element, Identifier, Moment, Name, Revision, Text
 
 Kind = Literal["machine", "volume", "image", "bucket", "access-key", "key-pair", "security-group", "address"]
 """What a vendor can be asked to hold: the kinds of resource that are created, listed and destroyed."""
@@ -42,7 +42,7 @@ class Deployment(Document, tag="deployment"):
 
     id: Identifier = attr()
     application: Name = attr()
-    revision: int = attr(ge=1)
+    revision: Revision = attr()
     changed: Moment = attr()
     status: Literal["deploying", "running", "stopped", "failed", "destroyed"] = attr()
     agreements: tuple[Identifier, ...] = element(tag="agreement", min_length=1)

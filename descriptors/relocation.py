@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic_xml import attr, element, wrapped
 
-from descriptors.base import Bytes, Digest, Document, Element, Identifier, Moment, Name, Seconds, Text
+from descriptors.base import Bytes, Digest, Document, Element, Identifier, Moment, Name, Revision, Seconds, Text
 from descriptors.deployment import Kind
 from descriptors.resources import Reason
 from descriptors.sla import PriceTerms
@@ -16,7 +16,7 @@ class Item(Element, tag="item"):
     """One thing the application has, and what becomes of it."""
 
     action: Literal["move", "stay", "adapt"] = attr()
-    kind: Kind | Literal["configuration"] = attr()
+    kind: Literal[Kind, "configuration"] = attr()
     name: Name = attr()
     """The component or resource class."""
     bytes: Bytes = attr(default=0)
@@ -44,7 +44,7 @@ class RelocationPlan(Document, tag="relocation-plan"):
     id: Identifier = attr()
     application: Name = attr()
     deployment: Identifier = attr()
-    revision: int = attr(ge=1)
+    revision: Revision = attr()
     """Of the deployment that the plan was made for: a plan for another one is refused."""
     source: Name = attr()
     target: Name = attr()

@@ -12,7 +12,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 from pydantic_xml import attr
 
-from descriptors.base import Element, Identifier, Mebibytes, Name
+from descriptors.base import Element, Identifier, Mebibytes, Name, Printable
 
 
 class ResourceType(StrEnum):
@@ -83,6 +83,6 @@ class Reason(Element, tag="reason"):
     code: Name = attr()
     """A stable word to match on, such as ``no-block-storage`` or ``over-price-cap``."""
     resource: Name | None = attr(default=None)
-    required: str | None = attr(default=None, max_length=255)
-    offered: str | None = attr(default=None, max_length=255)
-    message: str = Field(min_length=1, max_length=1024)
+    required: Printable | None = attr(default=None, max_length=255)
+    offered: Printable | None = attr(default=None, max_length=255)
+    message: Printable = Field(min_length=1, max_length=1024)

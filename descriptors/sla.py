@@ -13,7 +13,7 @@ from descriptors.base import Currency, Digest, Document, Element, Identifier, Mo
 from descriptors.resources import Reason, ResourceClass
 
 HOURS_PER_MONTH = 730
-"""Hours in the month that prices are quoted for (365 × 24 / 12)."""
+"""Hours in the month that prices are quoted for (365 * 24 / 12)."""
 
 
 class PriceTerms(Element, tag="price"):
@@ -80,7 +80,7 @@ class Ranked(Element, tag="ranked"):
     """One vendor's row in a comparison: an offer with its score, or the reasons why the vendor is left out."""
 
     vendor: Name = attr()
-    score: float | None = attr(default=None, ge=0, le=1)
+    score: float | None = attr(default=None, ge=0, le=1, allow_inf_nan=False)
     """Weighted utility from 0 (worst) to 1 (best); None when excluded."""
     chosen: bool = attr(default=False)
     offer: Offer | None = element(tag="offer", default=None)

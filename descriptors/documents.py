@@ -1,0 +1,225 @@
+"""The one door in and out: every document that enters or leaves is read and printed here, and nowhere else.
+
+:func:`load` takes XML, YAML or JSON and answers with a model that holds, or with a :class:`DocumentError` that says
+for each problem the file, line, column, element and what was expected. It bounds size and depth, resolves no entities,
+loads no DTD and opens neither the network nor any file but the one it was asked for.
+
+:func:`dump` prints a document in any form. :func:`canonical` gives the bytes that are signed and hashed: the same for
+a document and for its copy that went out and came back in any form.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, TypeVar, overload
+
+import yaml
+from blake3 import blake3
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from descriptors.application import Application
+from descriptors.base import MIB, Document
+from descriptors.cfp import CallForProposals
+from descriptors.deployment import Deployment
+from descriptors.layout import model_at, slots
+from descriptors.problems import DocumentError, Problem, explain, refuse, unknown, wanted
+from descriptors.reading import Lines, Reading, read_json, read_yaml
+from descriptors.relocation import RelocationPlan, RelocationReceipt
+from descriptors.sla import Agreement, Comparison, Offer, Refusal
+from descriptors.xml_form import XmlReading, read_xml
+
+__all__ = ["DOCUMENTS", "DocumentError", "Form", "Problem", "canonical", "digest", "dump", "load"]
+
+MAX_BYTES = 4 * MIB
+MAX_PROBLEMS = 20
+
+DOCUMENTS: dict[str, type[Document]] = {
+    model.tag: model
+    for model in (
+        Application,
+        CallForProposals,
+        Offer,
+        Refusal,
+        Comparison,
+        Agreement,
+        Deployment,
+        RelocationPlan,
+        RelocationReceipt,
+    )
+}
+"""Every document by its tag: the root element in XML, the value of ``document`` in YAML and JSON."""
+
+D = TypeVar("D", bound=Document)
+
+
+class Form(StrEnum):
+    """The three forms of a document. They say the same."""
+
+    XML = "xml"
+    YAML = "yaml"
+    JSON = "json"
+
+
+_SUFFIXES = {".xml": Form.XML, ".yaml": Form.YAML, ".yml": Form.YAML, ".json": Form.JSON}
+
+
+@overload
+def load(
+    source: bytes | str | Path, *, form: Form | None = None, expect: None = None, name: str = "<input>"
+) -> Document: ...
+@overload
+def load(source: bytes | str | Path, *, form: Form | None = None, expect: type[D], name: str = "<input>") -> D: ...
+def load(
+    source: bytes | str | Path,
+    *,
+    form: Form | None = None,
+    expect: type[Document] | None = None,
+    name: str = "<input>",
+) -> Document:
+    """Read one document.
+
+    ``source`` is a file (a ``Path``) or the text itself (``bytes`` or ``str``). Without ``form`` a file's suffix
+    decides, then the first character: ``<`` is XML, ``{`` is JSON, anything else is YAML. With ``expect`` any other
+    document is refused. ``name`` is what errors call the source when it is no file.
+
+    Raises :class:`DocumentError`, and nothing else, with up to 20 problems.
+    """
+    if isinstance(source, Path):
+        name, form = str(source), form or _SUFFIXES.get(source.suffix.lower())
+        source = _file_content(source)
+    text = _text(source, name)
+    reading, model = _read(text, form or _sniffed(text), name)
+    if expect is not None and model is not expect:
+        mark = reading.mark(())
+        refuse(name, mark.line, mark.column, mark.element, f"the document is {model.tag!r}", repr(expect.tag))
+    return _validated(reading, model, name)
+
+
+def _file_content(path: Path) -> bytes:
+    """The bytes of a regular file, or one byte more than allowed; never waits on a FIFO or a device."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(descriptor, "rb") as file:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                refuse(str(path), 0, 0, "", "not a regular file", "a file")
+            return file.read(MAX_BYTES + 1)
+    except IsADirectoryError:
+        refuse(str(path), 0, 0, "", "is a directory", "a file")
+    except (OSError, ValueError) as error:
+        if isinstance(error, DocumentError):
+            raise
+        refuse(str(path), 0, 0, "", f"cannot be read: {getattr(error, 'strerror', None) or error}", "a readable file")
+
+
+def _text(source: bytes | str, name: str) -> str:
+    """The source as text that is small enough, UTF-8 and free of NUL."""
+    raw = source.encode(errors="surrogatepass") if isinstance(source, str) else source
+    if len(raw) > MAX_BYTES:
+        refuse(name, 1, 1, "", f"larger than {MAX_BYTES} bytes", "a smaller document")
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        before = raw[: error.start].decode(errors="replace")
+        refuse(name, *Lines(before).place(len(before)), "", "the text is not UTF-8", "UTF-8")
+    if "\0" in text:
+        refuse(name, *Lines(text).place(text.index("\0")), "", "a NUL character (is it UTF-16?)", "UTF-8 text")
+    if not text.strip():
+        refuse(name, 1, 1, "", "the document is empty", "XML, YAML or JSON")
+    return text
+
+
+def _sniffed(text: str) -> Form:
+    return {"<": Form.XML, "{": Form.JSON}.get(text.lstrip()[0], Form.YAML)
+
+
+def _read(text: str, form: Form, name: str) -> tuple[Reading, type[Document]]:
+    """The plain data, and the model that its tag names."""
+    if form is Form.XML:
+        reading = read_xml(text, name, DOCUMENTS)
+        return reading, DOCUMENTS[reading.tag]
+    plain = read_yaml(text, name) if form is Form.YAML else read_json(text, name)
+    mark = plain.mark(("document",))
+    if "document" not in plain.data:
+        refuse(name, mark.line, mark.column, mark.element, "the key 'document' is missing", _known())
+    tag = plain.data.pop("document")
+    if not isinstance(tag, str) or tag not in DOCUMENTS:
+        refuse(name, mark.line, mark.column, mark.element, unknown("document", str(tag), DOCUMENTS)[0], _known())
+    return plain, DOCUMENTS[tag]
+
+
+def _known() -> str:
+    return f"document: one of {', '.join(sorted(DOCUMENTS))}"
+
+
+def _validated(reading: Reading, model: type[Document], name: str) -> Document:
+    """The model, when nothing at all is wrong."""
+    problems = list(reading.problems)
+    document = None
+    try:
+        document = model.model_validate(reading.data)
+    except ValidationError as error:
+        problems += [_problem(details, reading, model, name) for details in _telling(error)]
+    if not problems and isinstance(reading, XmlReading):
+        problems = reading.against_schema()
+    if problems or document is None:
+        raise DocumentError(sorted(problems, key=lambda p: (p.line, p.column))[:MAX_PROBLEMS])
+    return document
+
+
+def _telling(error: ValidationError) -> list[ErrorDetails]:
+    """Its errors, without the complaints that a list is too short because the entries it has are wrong."""
+    errors = error.errors(include_url=False)
+    within = {details["loc"][:end] for details in errors for end in range(len(details["loc"]))}
+    return [details for details in errors if details["type"] != "too_short" or details["loc"] not in within]
+
+
+def _problem(error: ErrorDetails, reading: Reading, model: type[Document], name: str) -> Problem:
+    """One of pydantic's errors, with its place in the source."""
+    path = error["loc"]
+    mark, parent = reading.mark(path), reading.mark(path[:-1])
+    if error["type"] not in ("missing", "extra_forbidden"):
+        return Problem(name, mark.line, mark.column, mark.element, *explain(error, mark.subject))
+    owner = model_at(model, path[:-1])
+    known = {slot.field: slot for slot in slots(owner)} if owner else {}
+    field = str(path[-1])
+    if error["type"] == "extra_forbidden":
+        return Problem(name, mark.line, mark.column, parent.element, *unknown("key", field, known))
+    assert owner is not None  # noqa: S101 - only a model can miss a field
+    label = known[field].label if isinstance(reading, XmlReading) else f"key {field!r}"
+    return Problem(name, parent.line, parent.column, parent.element, f"{label} is missing", wanted(owner, field))
+
+
+def dump(document: Document, form: Form) -> str:
+    """Print the document; :func:`load` gives an equal one back."""
+    if form is Form.XML:
+        return str(document.to_xml(skip_empty=True, exclude_none=True, encoding="unicode", pretty_print=True))
+    if form is Form.JSON:
+        return json.dumps(_plain(document), ensure_ascii=False, indent=2) + "\n"
+    return str(yaml.safe_dump(_plain(document), allow_unicode=True, sort_keys=False, width=120))
+
+
+def canonical(document: Document) -> bytes:
+    """The bytes to hash and sign: JSON after RFC 8785's manner (sorted keys, no white space, UTF-8)."""
+    text = json.dumps(_plain(document), ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return text.encode()
+
+
+def digest(document: Document) -> str:
+    """``blake3:`` and the hexadecimal hash of the :func:`canonical` bytes."""
+    return f"blake3:{blake3(canonical(document)).hexdigest()}"
+
+
+def _plain(document: Document) -> dict[str, Any]:
+    """The document as plain data: its tag first, and without what is not there (None and empty lists)."""
+    return {"document": document.tag, **_without_empty(document.model_dump(mode="json", exclude_none=True))}
+
+
+def _without_empty(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_empty(inner) for key, inner in value.items() if inner != []}
+    return [_without_empty(inner) for inner in value] if isinstance(value, list) else value
