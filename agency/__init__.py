@@ -1,0 +1,1 @@
+"""The living system: agents, messages, relocation, store, API and command line."""

@@ -1,0 +1,1 @@
+"""How agents talk: FIPA-ACL messages, the links that carry them, and the interaction protocols."""

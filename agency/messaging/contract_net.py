@@ -1,0 +1,174 @@
+"""FIPA Contract Net (SC00029H), initiator's and participant's side.
+
+The initiator calls for proposals and stops waiting when all have answered or the deadline has passed. Acceptance is
+separate and comes when the deployer has decided: in the same conversation, whose id is the call's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+
+from spade.message import Message
+from spade.template import Template
+
+from agency.messaging.acl import NotUnderstood, Performative, Protocol, answer, compose, content_of, performative_of
+from agency.messaging.agent import RoleAgent, Talking
+from agency.problems import AgencyError, problem_of
+from descriptors.base import utc_now
+from descriptors.cfp import CallForProposals
+from descriptors.messages import Problem
+from descriptors.resources import Reason
+from descriptors.sla import Agreement, Offer, Refusal
+
+Answer = Offer | Refusal | Reason
+
+SETTLE_WITHIN = 30.0
+"""Seconds in which a vendor must answer an acceptance."""
+
+
+class Participant(Talking):
+    """The vendor's side: proposes or refuses, and stands by what it proposed."""
+
+    def __init__(
+        self,
+        propose: Callable[[CallForProposals], Awaitable[Offer | Refusal]],
+        accept: Callable[[Offer], Awaitable[Agreement]],
+    ) -> None:
+        """``propose`` answers a call; ``accept`` turns an accepted offer into an agreement, or raises."""
+        super().__init__()
+        self._propose = propose
+        self._accept = accept
+
+    @classmethod
+    def install(
+        cls,
+        agent: RoleAgent,
+        propose: Callable[[CallForProposals], Awaitable[Offer | Refusal]],
+        accept: Callable[[Offer], Awaitable[Agreement]],
+    ) -> None:
+        """Let the agent take part in Contract Nets."""
+        agent.add_behaviour(cls(propose, accept), Template(metadata={"protocol": Protocol.CONTRACT_NET.value}))
+
+    async def on_message(self, message: Message) -> None:
+        """Act on a call, an acceptance or a rejection."""
+        try:
+            performative = performative_of(message)
+            if performative is Performative.CFP:
+                await self._on_call(message)
+            elif performative is Performative.ACCEPT_PROPOSAL:
+                await self._on_acceptance(message)
+            elif performative is not Performative.REJECT_PROPOSAL:
+                raise NotUnderstood(f"{performative} has no place here")
+        except NotUnderstood as error:
+            problem = Problem(code="not-understood", message=str(error), remedy="speak fipa-contract-net")
+            await self.send(answer(message, Performative.NOT_UNDERSTOOD, problem))
+
+    async def _on_call(self, message: Message) -> None:
+        call = content_of(message, CallForProposals)
+        try:
+            reply = await self._propose(call)
+        except Exception as error:  # noqa: BLE001 - the broker must hear why there is no offer
+            await self.send(answer(message, Performative.FAILURE, problem_of(error)))
+            return
+        performative = Performative.PROPOSE if isinstance(reply, Offer) else Performative.REFUSE
+        await self.send(answer(message, performative, reply))
+
+    async def _on_acceptance(self, message: Message) -> None:
+        offer = content_of(message, Offer)
+        try:
+            agreement = await self._accept(offer)
+        except Exception as error:  # noqa: BLE001 - the broker must hear why there is no agreement
+            await self.send(answer(message, Performative.FAILURE, problem_of(error)))
+            return
+        await self.send(answer(message, Performative.INFORM, agreement))
+
+
+class _Collector(Talking):
+    """Collects the first answer of each vendor, until all have answered."""
+
+    def __init__(self, awaited: Mapping[str, str]) -> None:
+        super().__init__()
+        self._awaited = awaited
+        self.answers: dict[str, Answer] = {}
+        self.complete = asyncio.Event()
+
+    async def on_message(self, message: Message) -> None:
+        vendor = self._awaited.get(str(message.sender.bare))
+        if vendor is None or vendor in self.answers:
+            self.agent.log.warning("answer not used", sender=str(message.sender), conversation=message.thread)
+            return
+        self.answers[vendor] = _read(message)
+        if len(self.answers) == len(self._awaited):
+            self.complete.set()
+
+
+def _read(message: Message) -> Answer:
+    try:
+        performative = performative_of(message)
+        if performative is Performative.PROPOSE:
+            return content_of(message, Offer)
+        if performative is Performative.REFUSE:
+            return content_of(message, Refusal)
+        problem = content_of(message, Problem)
+        return Reason(code=problem.code, message=problem.message[:1024])
+    except NotUnderstood as error:
+        return Reason(code="not-understood", message=str(error)[:1024])
+
+
+async def call_for_proposals(agent: RoleAgent, call: CallForProposals, vendors: Mapping[str, str]) -> dict[str, Answer]:
+    """Ask every vendor (name by JID) and return what came of each, by name.
+
+    Ends when all have answered, at the latest at the call's deadline; who is silent until then gets a reason that says so.
+    """
+    collector = _Collector(vendors)
+    agent.add_behaviour(collector, Template(thread=call.id))
+    for jid in vendors:
+        message = compose(jid, Performative.CFP, Protocol.CONTRACT_NET, call.id, call, call.reply_by)
+        try:
+            await collector.send(message)
+        except AgencyError as error:
+            collector.answers[vendors[jid]] = Reason(code=error.problem.code, message=error.problem.message)
+    try:
+        async with asyncio.timeout(max(0.0, (call.reply_by - utc_now()).total_seconds())):
+            if len(collector.answers) < len(vendors):
+                await collector.complete.wait()
+    except TimeoutError:
+        pass
+    collector.kill()
+    silent = Reason(code="no-answer", message="did not answer before the deadline")
+    return {vendor: collector.answers.get(vendor, silent) for vendor in vendors.values()}
+
+
+class _Settlement(Talking):
+    def __init__(self) -> None:
+        super().__init__()
+        self.reply: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
+
+    async def on_message(self, message: Message) -> None:
+        if not self.reply.done():
+            self.reply.set_result(message)
+
+
+async def accept(agent: RoleAgent, offer: Offer, jid: str, others: list[str]) -> Agreement:
+    """Accept the offer of the vendor at ``jid``; tell the other bidders that they were not chosen.
+
+    Raises :class:`AgencyError` when the vendor does not stand by its offer. Accepting twice gives the same agreement.
+    """
+    settlement = _Settlement()
+    sender = Template(thread=offer.call)
+    sender.sender = jid
+    agent.add_behaviour(settlement, sender)
+    try:
+        await settlement.send(
+            compose(jid, Performative.ACCEPT_PROPOSAL, Protocol.CONTRACT_NET, offer.call, offer, offer.expires)
+        )
+        async with asyncio.timeout(SETTLE_WITHIN):
+            reply = await settlement.reply
+        if performative_of(reply) is not Performative.INFORM:
+            raise AgencyError(content_of(reply, Problem))
+        for other in others:
+            await settlement.send(compose(other, Performative.REJECT_PROPOSAL, Protocol.CONTRACT_NET, offer.call))
+    finally:
+        settlement.kill()
+    return content_of(reply, Agreement)

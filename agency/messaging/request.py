@@ -1,0 +1,90 @@
+"""FIPA Request (SC00026H): ask an agent for an action; it refuses, or agrees and later informs of the result or the
+failure."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from spade.message import Message
+from spade.template import Template
+
+from agency.messaging.acl import NotUnderstood, Performative, Protocol, answer, compose, content_of, performative_of
+from agency.messaging.agent import RoleAgent, Talking
+from agency.problems import AgencyError, problem_of, refuse
+from descriptors.base import Document, new_id
+from descriptors.messages import Problem
+
+D = TypeVar("D", bound=Document)
+Handler = Callable[[Document], Awaitable[Document]]
+
+AGREE_WITHIN = 10.0
+"""Seconds in which an agent must say whether it will act; how long the action then takes is its own affair."""
+
+
+class Responder(Talking):
+    """The participant's side: hands each request to the handler for its type of content."""
+
+    def __init__(self, handlers: dict[type[Document], Handler]) -> None:
+        """``handlers``: what to do, by the type of the document that asks for it."""
+        super().__init__()
+        self._handlers = handlers
+
+    @classmethod
+    def install(cls, agent: RoleAgent, handlers: dict[type[Document], Handler]) -> None:
+        """Let the agent answer requests."""
+        metadata = {"protocol": Protocol.REQUEST.value, "performative": Performative.REQUEST.value}
+        agent.add_behaviour(cls(handlers), Template(metadata=metadata))
+
+    async def on_message(self, message: Message) -> None:
+        """Agree, act, and report."""
+        try:
+            content = content_of(message, *self._handlers)
+        except NotUnderstood as error:
+            problem = Problem(code="not-understood", message=str(error), remedy="send one of the documents expected")
+            await self.send(answer(message, Performative.NOT_UNDERSTOOD, problem))
+            return
+        await self.send(answer(message, Performative.AGREE))
+        try:
+            result = await self._handlers[type(content)](content)
+        except Exception as error:  # noqa: BLE001 - whatever went wrong, the asker must hear of it
+            await self.send(answer(message, Performative.FAILURE, problem_of(error)))
+        else:
+            await self.send(answer(message, Performative.INFORM, result))
+
+
+class _Initiator(Talking):
+    def __init__(self) -> None:
+        super().__init__()
+        self.agreed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.result: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
+
+    async def on_message(self, message: Message) -> None:
+        if not self.agreed.done():
+            self.agreed.set_result(None)
+        if performative_of(message) is not Performative.AGREE and not self.result.done():
+            self.result.set_result(message)
+
+
+async def ask(agent: RoleAgent, to: str, content: Document, expect: type[D]) -> D:
+    """Ask ``to`` for an action and wait for its result.
+
+    Raises :class:`AgencyError` with the other agent's problem when it refuses, fails or does not answer.
+    """
+    conversation = new_id("talk")
+    behaviour = _Initiator()
+    agent.add_behaviour(behaviour, Template(thread=conversation))
+    try:
+        await behaviour.send(compose(to, Performative.REQUEST, Protocol.REQUEST, conversation, content))
+        try:
+            async with asyncio.timeout(AGREE_WITHIN):
+                await behaviour.agreed
+        except TimeoutError:
+            raise refuse("no-answer", f"{to} does not answer", "check that the agent runs, then try again") from None
+        reply = await behaviour.result
+    finally:
+        behaviour.kill()
+    if performative_of(reply) is Performative.INFORM:
+        return content_of(reply, expect)
+    raise AgencyError(content_of(reply, Problem))

@@ -1,0 +1,76 @@
+"""Hard constraints: an offer that breaks one is left out, with the reason as data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+
+from descriptors.cfp import CallForProposals
+from descriptors.resources import Reason
+from descriptors.sla import Offer
+
+
+def exclusions(offer: Offer, call: CallForProposals, now: datetime) -> tuple[Reason, ...]:
+    """Every reason why the offer must not be taken for the call at the moment ``now``; empty if it qualifies."""
+    return (*_identity(offer, call, now), *_place(offer, call), *_terms(offer, call))
+
+
+def _identity(offer: Offer, call: CallForProposals, now: datetime) -> Iterator[Reason]:
+    if offer.call != call.id:
+        yield Reason(
+            code="other-call", required=call.id, offered=offer.call, message=f"answers call {offer.call}, not {call.id}"
+        )
+    if offer.expires <= now:
+        yield Reason(code="expired", offered=offer.expires.isoformat(), message="the offer has expired")
+    allocated = {allocation.resource for allocation in offer.allocations}
+    for resource in call.resources:
+        if resource.name not in allocated:
+            yield Reason(
+                code="resource-not-covered", resource=resource.name, message=f"says nothing of {resource.name!r}"
+            )
+
+
+def _place(offer: Offer, call: CallForProposals) -> Iterator[Reason]:
+    wanted = call.requirements
+    for code, choices, found in (
+        ("region", wanted.regions, offer.region),
+        ("jurisdiction", wanted.jurisdictions, offer.jurisdiction),
+    ):
+        if choices and found not in choices:
+            required = " or ".join(choices)
+            yield Reason(
+                code=f"other-{code}",
+                required=required,
+                offered=found,
+                message=f"{code} {found}, where {required} is required",
+            )
+
+
+def _terms(offer: Offer, call: CallForProposals) -> Iterator[Reason]:
+    wanted = call.requirements
+    guaranteed = offer.availability()
+    if wanted.availability is not None and (guaranteed is None or guaranteed < wanted.availability):
+        offered = "no availability" if guaranteed is None else f"{guaranteed:f} %"
+        yield Reason(
+            code="availability-too-low",
+            required=f"{wanted.availability:f} %",
+            offered=offered,
+            message=f"guarantees {offered}, where {wanted.availability:f} % is required",
+        )
+    if wanted.price_cap is None:
+        return
+    if offer.price.currency != wanted.currency:
+        yield Reason(
+            code="other-currency",
+            required=wanted.currency,
+            offered=offer.price.currency,
+            message=f"is priced in {offer.price.currency}: the cap in {wanted.currency} cannot be checked",
+        )
+    elif offer.price.per_month > wanted.price_cap:
+        yield Reason(
+            code="over-price-cap",
+            required=f"{wanted.price_cap:f} {wanted.currency}",
+            offered=f"{offer.price.per_month:f} {offer.price.currency}",
+            message=f"costs {offer.price.per_month:f} {offer.price.currency} a month, "
+            f"over the cap of {wanted.price_cap:f}",
+        )
