@@ -4,7 +4,8 @@ terms under which they may run."""
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from graphlib import CycleError, TopologicalSorter
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
@@ -16,12 +17,15 @@ from descriptors.base import (
     Digest,
     Document,
     Element,
+    Location,
+    Misfit,
     Money,
     Name,
     Percent,
     Port,
     Printable,
     Text,
+    raise_misfits,
     relative_path,
 )
 from descriptors.resources import ResourceClass, ResourceType
@@ -87,8 +91,10 @@ class Rewrite(Element, tag="rewrite"):
     def _compiles(cls, value: str) -> str:
         try:
             re.compile(value, re.MULTILINE)
-        except re.error as error:
+        except (re.error, OverflowError) as error:
             raise ValueError(f"not a regular expression: {error}") from None
+        except RecursionError:
+            raise ValueError("the regular expression is nested too deeply") from None
         return value
 
     def placeholders(self) -> list[str]:
@@ -145,9 +151,37 @@ class Component(Element, tag="component"):
             raise ValueError(f"component {self.name!r} depends on itself: remove it from its depends_on")
         if (self.health or self.content) and self.port is None:
             raise ValueError(f"component {self.name!r}: a health or content probe needs a port")
-        _unique((f.target for f in self.files), f"component {self.name!r}: file target")
-        _unique((v.device for v in self.volumes), f"component {self.name!r}: device")
+        raise_misfits("component", [*self._duplicates(), *self._bad_rewrites()])
         return self
+
+    def _duplicates(self) -> Iterator[Misfit]:
+        who = f"component {self.name!r}"
+        yield from _twice(((("files", i), f.target) for i, f in enumerate(self.files)), f"{who}: file target")
+        yield from _twice(((("volumes", i), v.device) for i, v in enumerate(self.volumes)), f"{who}: device")
+
+    def _bad_rewrites(self) -> Iterator[Misfit]:
+        """Rewrites of no file, or with placeholders that this component cannot have filled in."""
+        known = {f"volume.{v.resource}.device" for v in self.volumes}
+        parts = ("endpoint", "access_key", "secret_key")
+        known |= {f"bucket.{b.resource}.{part}" for b in self.buckets for part in parts}
+        known |= {f"component.{name}.url" for name in self.depends_on}
+        targets = {f.target for f in self.files}
+        for i, rewrite in enumerate(self.rewrites):
+            who = f"component {self.name!r}"
+            if rewrite.file not in targets:
+                yield ("rewrites", i), f"{who}: rewrite of {rewrite.file!r}, which is no file target"
+            for name in rewrite.placeholders():
+                if name not in known:
+                    choices = ", ".join(sorted(known)) or "none"
+                    yield ("rewrites", i), f"{who}: unknown placeholder {{{name}}}; known: {choices}"
+
+    def uses(self) -> Iterator[tuple[Location, str, ResourceType, str | None]]:
+        """The resource classes it uses: the field that says so, the name, and the type and kind it must have."""
+        yield ("resource",), self.resource, ResourceType.COMPUTE, None
+        for i, volume in enumerate(self.volumes):
+            yield ("volumes", i, "resource"), volume.resource, ResourceType.STORAGE, "block"
+        for i, bucket in enumerate(self.buckets):
+            yield ("buckets", i, "resource"), bucket.resource, ResourceType.STORAGE, "object"
 
     def command(self, phase: Literal["install", "start"]) -> list[str]:
         """The command lines of one phase, in order."""
@@ -185,65 +219,71 @@ class Application(Document, tag="application"):
 
     @model_validator(mode="after")
     def _holds_together(self) -> Self:
-        _unique((r.name for r in self.resources), "resource")
-        _unique((t.name for t in self.tiers), "tier")
-        _unique((c.name for c in self.components), "component")
-        for component in self.components:
-            self._check_references(component)
-        volumes = [v.resource for c in self.components for v in c.volumes]
-        _unique(volumes, "a block volume serves one component; volume")
+        raise_misfits("application", [*self._duplicates(), *self._dangling()])
         self.start_order()
         return self
 
-    def _check_references(self, component: Component) -> None:
-        known = {c.name for c in self.components}
-        for name in component.depends_on:
-            if name not in known:
-                raise ValueError(f"component {component.name!r} depends on {name!r}, which is no component")
-        uses: list[tuple[str, ResourceType, str | None]] = [(component.resource, ResourceType.COMPUTE, None)]
-        uses += [(v.resource, ResourceType.STORAGE, "block") for v in component.volumes]
-        uses += [(b.resource, ResourceType.STORAGE, "object") for b in component.buckets]
-        resources = {r.name: r for r in self.resources}
-        for name, wanted, kind in uses:
-            resource = resources.get(name)
-            what = f"{wanted} resource" + (f" of kind {kind!r}" if kind else "")
-            if resource is None:
-                raise ValueError(f"component {component.name!r} uses {name!r}: no such resource; expected a {what}")
-            if resource.type is not wanted or resource.kind != kind:
-                found = f"{resource.type}" + (f" of kind {resource.kind!r}" if resource.kind else "")
-                raise ValueError(f"component {component.name!r} uses {name!r}: expected a {what}, found {found}")
-        self._check_placeholders(component, known)
+    def _places(self) -> Iterator[tuple[Location, Component]]:
+        """Every component with the way to it."""
+        for t, tier in enumerate(self.tiers):
+            for c, component in enumerate(tier.components):
+                yield ("tiers", t, "components", c), component
 
-    def _check_placeholders(self, component: Component, known: set[str]) -> None:
-        allowed = {f"volume.{v.resource}.device" for v in component.volumes}
-        parts = ("endpoint", "access_key", "secret_key")
-        allowed |= {f"bucket.{b.resource}.{part}" for b in component.buckets for part in parts}
-        allowed |= {f"component.{name}.url" for name in known if name in component.depends_on}
-        targets = {f.target for f in component.files}
-        for rewrite in component.rewrites:
-            if rewrite.file not in targets:
-                raise ValueError(f"component {component.name!r}: rewrite of {rewrite.file!r}, which is no file target")
-            for name in rewrite.placeholders():
-                if name not in allowed:
-                    choices = ", ".join(sorted(allowed)) or "none"
-                    raise ValueError(f"component {component.name!r}: unknown placeholder {{{name}}}; known: {choices}")
+    def _duplicates(self) -> Iterator[Misfit]:
+        yield from _twice(((("resources", i), r.name) for i, r in enumerate(self.resources)), "resource")
+        yield from _twice(((("tiers", i), t.name) for i, t in enumerate(self.tiers)), "tier")
+        yield from _twice(((place, c.name) for place, c in self._places()), "component")
+        volumes = (
+            ((*place, "volumes", i), volume.resource)
+            for place, component in self._places()
+            for i, volume in enumerate(component.volumes)
+        )
+        yield from _twice(volumes, "a block volume serves one component; volume")
+
+    def _dangling(self) -> Iterator[Misfit]:
+        """References to what is not there, or is something else."""
+        components = {c.name for c in self.components}
+        resources = {r.name: r for r in self.resources}
+        for place, component in self._places():
+            who = f"component {component.name!r}"
+            for i, name in enumerate(component.depends_on):
+                if name not in components:
+                    yield (*place, "depends_on", i), f"{who} depends on {name!r}, which is no component"
+            for where, name, wanted, kind in component.uses():
+                if complaint := _unfit(resources.get(name), wanted, kind):
+                    yield (*place, *where), f"{who} uses {name!r}: {complaint}"
 
     def start_order(self) -> list[Component]:
-        """Components so that each comes after all that it depends on; ``ValueError`` names a cycle."""
-        done: dict[str, Component] = {}
-        waiting = {c.name: c for c in self.components}
-        while waiting:
-            ready = [c for c in waiting.values() if all(name in done for name in c.depends_on)]
-            if not ready:
-                raise ValueError(f"components depend on each other in a circle: {', '.join(sorted(waiting))}")
-            for component in ready:
-                done[component.name] = waiting.pop(component.name)
-        return list(done.values())
+        """Components so that each comes after all that it depends on; ``ValueError`` names a circle."""
+        order: TopologicalSorter[str] = TopologicalSorter({c.name: () for c in self.components})
+        for component in self.components:
+            order.add(component.name, *component.depends_on)
+        try:
+            names = list(order.static_order())
+        except CycleError as error:
+            circle = " → ".join(reversed(error.args[1]))
+            raise ValueError(f"components depend on each other in a circle: {circle}") from None
+        components = {c.name: c for c in self.components}
+        return [components[name] for name in names]
 
 
-def _unique(names: Iterable[str], what: str) -> None:
+def _unfit(resource: ResourceClass | None, wanted: ResourceType, kind: str | None) -> str | None:
+    """What is wrong with using ``resource`` where one of that type and kind is wanted; None: nothing."""
+    expected = f"expected a {_described(wanted, kind)}"
+    if resource is None:
+        return f"no such resource; {expected}"
+    if (resource.type, resource.kind) != (wanted, kind):
+        return f"{expected}, found a {_described(resource.type, resource.kind)}"
+    return None
+
+
+def _described(type_: ResourceType, kind: str | None) -> str:
+    return f"{type_} resource" + (f" of kind {kind!r}" if kind else "")
+
+
+def _twice(places: Iterable[tuple[Location, str]], what: str) -> Iterator[Misfit]:
     seen: set[str] = set()
-    for name in names:
+    for place, name in places:
         if name in seen:
-            raise ValueError(f"{what} {name!r} is there twice")
+            yield place, f"{what} {name!r} is there twice"
         seen.add(name)

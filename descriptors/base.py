@@ -20,7 +20,9 @@ from pydantic import (
     Field,
     PlainSerializer,
     StringConstraints,
+    ValidationError,
 )
+from pydantic_core import InitErrorDetails, PydanticCustomError
 from pydantic_xml import BaseXmlModel, attr
 
 NAMESPACE = "urn:cloud-agency:documents:1"
@@ -114,3 +116,19 @@ def relative_path(value: str) -> str:
     if outside or re.search(r"[\x00-\x1f\x7f\\\ufffe\uffff]", value):
         raise ValueError(f"the path {value!r} must be relative, with '/' between its parts, and stay below its folder")
     return value
+
+
+Location = tuple[str | int, ...]
+"""The way to a value inside a model: field names and list positions."""
+Misfit = tuple[Location, str]
+"""Something that does not fit the rest of its document: where, and why in words."""
+
+
+def raise_misfits(title: str, misfits: list[Misfit]) -> None:
+    """For validators that look across fields: raise all of them, each with its place; nothing when there are none."""
+    errors = [
+        InitErrorDetails(type=PydanticCustomError("misfit", "{words}", {"words": words}), loc=location, input=None)
+        for location, words in misfits
+    ]
+    if errors:
+        raise ValidationError.from_exception_data(title, errors)

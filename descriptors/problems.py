@@ -111,6 +111,8 @@ def explain(error: ErrorDetails, subject: str) -> tuple[str, str]:
     kind, ctx, value = error["type"], error.get("ctx", {}), error["input"]
     if kind == "value_error":
         return str(ctx["error"]), ""
+    if kind == "misfit":
+        return error["msg"], ""
     if kind in _BOUNDS:
         bound = _BOUNDS[kind]
         return f"{subject} must be {_COMPARED[bound]} {ctx[bound]} (found {found(value)})", ""
