@@ -6,9 +6,12 @@ and *external*: a reference to where something else keeps the secret.
 
 from __future__ import annotations
 
+import os
 from typing import Annotated, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
+
+from vendor_modules.errors import Unauthorized
 
 
 class _Credentials(BaseModel):
@@ -67,3 +70,20 @@ class CredentialStore(Protocol):
         self, vendor: str, credentials: Credentials, *, resource: str | None = None, agreement: str | None = None
     ) -> None:
         """Keep credentials, encrypted, in place of any for the same scope."""
+
+
+def resolve(credentials: Credentials | None) -> PasswordCredentials:
+    """The user name and password to log in with, an external password read from its environment variable now;
+    :class:`~vendor_modules.errors.Unauthorized` when there is none, or they are of a kind that has no password."""
+    if isinstance(credentials, PasswordCredentials):
+        return credentials
+    if not isinstance(credentials, ExternalCredentials):
+        given = credentials.kind if credentials else "none"
+        raise Unauthorized(f"a user name and password are needed; the credentials given are: {given}")
+    password = os.environ.get(credentials.variable)
+    if not password:
+        raise Unauthorized(
+            f"the password of {credentials.username!r} is expected in the environment variable "
+            f"{credentials.variable}, which is not set"
+        )
+    return PasswordCredentials(username=credentials.username, password=SecretStr(password))
