@@ -22,6 +22,7 @@ from blake3 import blake3
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from descriptors import messages
 from descriptors.application import Application
 from descriptors.base import MIB, Document
 from descriptors.cfp import CallForProposals
@@ -50,6 +51,8 @@ DOCUMENTS: dict[str, type[Document]] = {
         Deployment,
         RelocationPlan,
         RelocationReceipt,
+        messages.Request,
+        messages.Problem,
     )
 }
 """Every document by its tag: the root element in XML, the value of ``document`` in YAML and JSON."""
