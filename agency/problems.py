@@ -32,7 +32,9 @@ def problem_of(error: BaseException) -> Problem:
         code = "vendor-" + "".join("-" + c.lower() if c.isupper() else c for c in type(error).__name__).lstrip("-")
         return Problem(code=code, message=_clean(str(error)), remedy=_clean(error.remedy), retryable=error.retryable)
     if isinstance(error, DocumentError):
-        return Problem(code="bad-document", message=_clean(str(error)), remedy="correct the document and submit it again")
+        return Problem(
+            code="bad-document", message=_clean(str(error)), remedy="correct the document and submit it again"
+        )
     if isinstance(error, TimeoutError):
         return Problem(code="timed-out", message="no answer in time", remedy="try again", retryable=True)
     log.error("unforeseen error", exc_info=error)

@@ -59,8 +59,8 @@ def _in_utc(value: datetime) -> datetime:
         raise ValueError(f"the moment {value} lies outside the calendar") from None
 
 
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
-"""A name people choose: lower-case letters, digits and inner hyphens, at most 63 (a DNS label, RFC 1123)."""
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$")]
+"""A name people choose: lower-case letters, digits and inner hyphens, at most 40 (part of a DNS label, RFC 1123)."""
 
 Identifier = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:/@-]{1,255}$")]
 """An identifier a machine chose: ours (``offer-…``) or a provider's."""

@@ -21,5 +21,7 @@ class CallForProposals(Document, tag="call-for-proposals"):
     issued: Moment = attr()
     reply_by: Moment = attr()
     """Answers after this moment are counted, never used."""
+    vendors: tuple[Name, ...] = element(tag="vendor", default=())
+    """Whom to ask; empty: every vendor there is."""
     requirements: Requirements = element(tag="requirements", default=Requirements())
     resources: tuple[ResourceClass, ...] = wrapped("resources", element(tag="resource", min_length=1))

@@ -13,6 +13,10 @@ from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
 
+MAX_PROBLEMS = 20
+"""As many as anyone reads at a time; more are not even put into words."""
+
+
 @dataclass(frozen=True)
 class Problem:
     """One thing that is wrong, and where."""
@@ -71,7 +75,7 @@ def found(value: object) -> str:
 
 
 PATTERNS = {
-    r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$": "lower-case letters, digits and inner hyphens, at most 63 characters",
+    r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$": "lower-case letters, digits and inner hyphens, at most 40 characters",
     r"^[A-Za-z0-9._:/@-]{1,255}$": "1 to 255 letters, digits and . _ : / @ -",
     r"^[A-Za-z0-9][A-Za-z0-9-]{0,62}$": "letters, digits and hyphens, not a hyphen first, at most 63 characters",
     r"^[A-Z]{3}$": "three capital letters (ISO 4217), such as EUR",

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic_xml import attr, element, wrapped
 
+from descriptors.application import Label
 from descriptors.base import Bytes, Digest, Document, Element, Identifier, Moment, Name, Revision, Seconds, Text
 from descriptors.deployment import Kind
 from descriptors.resources import Reason
@@ -30,12 +31,12 @@ class Item(Element, tag="item"):
 class Task(Element, tag="task"):
     """A step of the Viaduct: one Migrator at work, after the tasks that it needs."""
 
-    name: Name = attr()
+    name: Label = attr()
     migrator: Name = attr()
     vendor: Name | None = attr(default=None)
     subject: Name | None = attr(default=None)
     """The component or resource class that it works on."""
-    needs: tuple[Name, ...] = element(tag="need", default=())
+    needs: tuple[Label, ...] = element(tag="need", default=())
 
 
 class RelocationPlan(Document, tag="relocation-plan"):
@@ -65,7 +66,7 @@ class RelocationPlan(Document, tag="relocation-plan"):
 class Stage(Element, tag="stage"):
     """How long one task took."""
 
-    task: Name = attr()
+    task: Label = attr()
     seconds: Seconds = attr()
 
 

@@ -54,12 +54,15 @@ class Offer(Document, tag="offer"):
 
     id: Identifier = attr()
     call: Identifier = attr()
+    application: Name = attr()
     vendor: Name = attr()
     issued: Moment = attr()
     expires: Moment = attr()
     region: Label = attr()
     jurisdiction: Label = attr()
     price: PriceTerms = element(tag="price")
+    resources: tuple[ResourceClass, ...] = wrapped("resources", element(tag="resource", min_length=1))
+    """The service terms: the resource classes of the call."""
     allocations: tuple[Allocation, ...] = wrapped("allocations", element(tag="allocation", min_length=1))
     guarantees: tuple[GuaranteeTerm, ...] = wrapped("guarantees", element(tag="guarantee", default=()))
 

@@ -416,6 +416,10 @@ _KINDS: dict[Kind, tuple[str, str, str]] = {
 }
 
 
+RELEASE_ORDER: tuple[Kind, ...] = tuple(_KINDS)
+"""Kinds of resource in the order in which they can be let go."""
+
+
 def _method(module: VendorModule, kind: Kind, which: int) -> Callable[..., Awaitable[Any]]:
     capability = _KINDS[kind][0]
     if not isinstance(module, CAPABILITIES[capability]):

@@ -32,6 +32,7 @@ def propose(vendor: str, call: CallForProposals, catalogue: Catalogue) -> Offer 
     return Offer(
         id=new_id("offer"),
         call=call.id,
+        application=call.application,
         vendor=vendor,
         issued=issued,
         expires=issued + timedelta(seconds=catalogue.offer_validity_seconds),
@@ -43,6 +44,7 @@ def propose(vendor: str, call: CallForProposals, catalogue: Catalogue) -> Offer 
             per_month=_rounded(per_hour * HOURS_PER_MONTH),
             egress_per_gib=catalogue.egress_per_gib,
         ),
+        resources=call.resources,
         allocations=allocations,
         guarantees=catalogue.guarantees,
     )

@@ -52,7 +52,7 @@ class RoleAgent(Agent):
 
 
 class Talking(CyclicBehaviour):
-    """A behaviour that receives one message after the other and hands each to :meth:`on_message` as a job of its own."""
+    """A behaviour that hands each message it receives to :meth:`on_message`, as a job of its own."""
 
     agent: RoleAgent
 
@@ -71,7 +71,7 @@ class Talking(CyclicBehaviour):
     async def _handled(self, message: Message) -> None:
         try:
             await self.on_message(message)
-        except Exception as error:  # noqa: BLE001 - one bad message must not silence the agent
+        except Exception as error:
             self.agent.log.error("message not handled", sender=str(message.sender), exc_info=error)
 
     async def on_message(self, message: Message) -> None:

@@ -119,7 +119,7 @@ def _read(message: Message) -> Answer:
 async def call_for_proposals(agent: RoleAgent, call: CallForProposals, vendors: Mapping[str, str]) -> dict[str, Answer]:
     """Ask every vendor (name by JID) and return what came of each, by name.
 
-    Ends when all have answered, at the latest at the call's deadline; who is silent until then gets a reason that says so.
+    Ends when all have answered, at the latest at the call's deadline; for the silent there is a reason that says so.
     """
     collector = _Collector(vendors)
     agent.add_behaviour(collector, Template(thread=call.id))

@@ -45,5 +45,7 @@ class InProcessLink:
     async def send(self, message: Message, behaviour: CyclicBehaviour) -> None:
         """See :class:`Link`. The receiver gets a copy: what it does to the message is its own affair."""
         if not self._container.has_agent(str(message.to)):
-            raise refuse("no-such-agent", f"there is no agent {message.to}", "check that the agency runs all its agents")
+            raise refuse(
+                "no-such-agent", f"there is no agent {message.to}", "check that the agency runs all its agents"
+            )
         await self._container.send(copy.deepcopy(message), behaviour)

@@ -4,8 +4,8 @@ failure."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, TypeVar
 
 from spade.message import Message
 from spade.template import Template
@@ -17,7 +17,8 @@ from descriptors.base import Document, new_id
 from descriptors.messages import Problem
 
 D = TypeVar("D", bound=Document)
-Handler = Callable[[Document], Awaitable[Document]]
+Handlers = Mapping[type[Document], Callable[[Any], Awaitable[Document]]]
+"""What to do with a request, by the type of the document that asks for it."""
 
 AGREE_WITHIN = 10.0
 """Seconds in which an agent must say whether it will act; how long the action then takes is its own affair."""
@@ -26,13 +27,13 @@ AGREE_WITHIN = 10.0
 class Responder(Talking):
     """The participant's side: hands each request to the handler for its type of content."""
 
-    def __init__(self, handlers: dict[type[Document], Handler]) -> None:
+    def __init__(self, handlers: Handlers) -> None:
         """``handlers``: what to do, by the type of the document that asks for it."""
         super().__init__()
         self._handlers = handlers
 
     @classmethod
-    def install(cls, agent: RoleAgent, handlers: dict[type[Document], Handler]) -> None:
+    def install(cls, agent: RoleAgent, handlers: Handlers) -> None:
         """Let the agent answer requests."""
         metadata = {"protocol": Protocol.REQUEST.value, "performative": Performative.REQUEST.value}
         agent.add_behaviour(cls(handlers), Template(metadata=metadata))

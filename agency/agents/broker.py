@@ -1,0 +1,46 @@
+"""The Broker agent: runs the Contract Net with the Vendor Agents and compares what they answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from agency.agents import addresses
+from agency.messaging.agent import RoleAgent
+from agency.messaging.contract_net import accept, call_for_proposals
+from agency.messaging.link import Link
+from agency.messaging.request import Responder
+from agency.problems import refuse
+from broker.comparison import compare
+from descriptors.base import utc_now
+from descriptors.cfp import CallForProposals
+from descriptors.sla import Agreement, Comparison, Offer
+
+
+class BrokerAgent(RoleAgent):
+    """Asked with a call for proposals, it answers with a comparison; asked with an offer, it accepts that offer."""
+
+    def __init__(self, jid: str, link: Link, vendors: Sequence[str]) -> None:
+        """``vendors``: the names of all vendors there are."""
+        super().__init__(jid, link)
+        self._vendors = tuple(vendors)
+
+    async def setup(self) -> None:
+        """Answer requests."""
+        Responder.install(self, {CallForProposals: self.compare, Offer: self.accept})
+
+    async def compare(self, call: CallForProposals) -> Comparison:
+        """Ask the vendors and weigh their answers."""
+        asked = call.vendors or self._vendors
+        if unknown := set(asked) - set(self._vendors):
+            raise refuse(
+                "unknown-vendor",
+                f"there is no vendor {', '.join(sorted(unknown))}; there are: {', '.join(self._vendors) or 'none'}",
+                "name one of them",
+            )
+        answers = await call_for_proposals(self, call, {addresses.vendor(name): name for name in asked})
+        return compare(call, answers, utc_now())
+
+    async def accept(self, offer: Offer) -> Agreement:
+        """Accept an offer on the deployer's behalf."""
+        others = [addresses.vendor(name) for name in self._vendors if name != offer.vendor]
+        return await accept(self, offer, addresses.vendor(offer.vendor), others)

@@ -1,0 +1,136 @@
+"""The Mediator: the one agent a deployer talks to. Takes applications, has offers made, accepts, and passes work on."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from agency.agents import addresses
+from agency.messaging.agent import RoleAgent
+from agency.messaging.link import Link
+from agency.messaging.request import Responder, ask
+from agency.problems import refuse
+from agency.relocation.workshop import Workshop
+from descriptors.application import Application
+from descriptors.base import Document, new_id, utc_now
+from descriptors.cfp import CallForProposals
+from descriptors.deployment import Deployment
+from descriptors.messages import Request
+from descriptors.relocation import RelocationPlan, RelocationReceipt
+from descriptors.sla import Agreement, Comparison, Offer
+
+LIVE = frozenset({"deploying", "running", "stopped"})
+"""The states in which a deployment holds resources."""
+
+
+async def live_deployment(workshop: Workshop, application: str) -> Deployment | None:
+    """The application's deployment that holds resources; None if it has none."""
+    deployments = await workshop.store.all(Deployment, application=application, newest_first=True)
+    return next((deployment for deployment in deployments if deployment.status in LIVE), None)
+
+
+class MediatorAgent(RoleAgent):
+    """Asked with an application, it answers with a comparison of offers; asked with a request, it sees to it."""
+
+    def __init__(self, jid: str, link: Link, workshop: Workshop, call_seconds: float) -> None:
+        """``call_seconds``: how long vendors have to answer a call."""
+        super().__init__(jid, link)
+        self._workshop = workshop
+        self._call_time = timedelta(seconds=call_seconds)
+
+    async def setup(self) -> None:
+        """Answer requests."""
+        Responder.install(self, {Application: self.submit, Request: self.see_to})
+
+    async def submit(self, application: Application) -> Comparison:
+        """Keep the descriptor, call for proposals, and keep the offers."""
+        name, store = application.name, self._workshop.store
+        self._check_files(application)
+        if deployment := await live_deployment(self._workshop, name):
+            raise refuse(
+                "already-deployed",
+                f"{name} is {deployment.status} as {deployment.id}: its descriptor cannot change under it",
+                f"`agency destroy {name}` first, or submit under another name",
+            )
+        await store.put(application, id=name, application=name)
+        now = utc_now()
+        call = CallForProposals(
+            id=new_id("call"),
+            application=name,
+            purpose="deployment",
+            issued=now,
+            reply_by=now + self._call_time,
+            requirements=application.requirements,
+            resources=application.resources,
+        )
+        await store.put(call, id=call.id, application=name)
+        await self._workshop.events.happened(name, "submitted", f"call for proposals {call.id} goes out")
+        comparison = await ask(self, addresses.BROKER, call, Comparison)
+        await keep_offers(self._workshop, comparison)
+        return comparison
+
+    def _check_files(self, application: Application) -> None:
+        for component in application.components:
+            for file in component.files:
+                if file.digest is None or not self._workshop.blobs.has(file.digest):
+                    raise refuse(
+                        "file-missing",
+                        f"component {component.name!r}: the content of {file.source!r} has not been uploaded",
+                        "submit the descriptor with `agency submit`, which uploads its files first",
+                    )
+
+    async def see_to(self, request: Request) -> Document:
+        """Do what was requested, or have it done by the agent whose work it is."""
+        if request.action == "accept":
+            return await self.accept(request.subject)
+        if request.action in ("plan-relocation", "relocate", "cancel"):
+            kind = RelocationPlan if request.action == "plan-relocation" else RelocationReceipt
+            return await ask(self, addresses.RELOCATOR, request, kind if request.action != "cancel" else Deployment)
+        return await ask(self, addresses.PROVISIONER, request, Deployment)
+
+    async def accept(self, offer_id: str) -> Agreement:
+        """Accept an offer. Accepting it again gives the same agreement."""
+        store = self._workshop.store
+        offer = await store.get(Offer, offer_id)
+        agreements = await store.all(Agreement, application=offer.application)
+        for agreement in agreements:
+            if agreement.offer == offer.id:
+                return agreement
+            if agreement.state == "observed":
+                raise refuse(
+                    "already-agreed",
+                    f"{offer.application} has an agreement with {agreement.provider} already ({agreement.id})",
+                    f"`agency deploy {offer.application}`, or `agency destroy {offer.application}` to end it",
+                )
+        comparison = await store.get(Comparison, offer.call)
+        row = next(row for row in comparison.rows if row.offer and row.offer.id == offer.id)
+        if row.excluded_because:
+            raise refuse(
+                "excluded",
+                f"the offer of {offer.vendor} does not qualify: {row.excluded_because[0].message}",
+                "accept another, or change the requirements and submit again",
+            )
+        return await make_agreement(self, self._workshop, offer)
+
+
+async def keep_offers(workshop: Workshop, comparison: Comparison) -> None:
+    """Remember a comparison and its offers."""
+    application = comparison.application
+    await workshop.store.put(comparison, id=comparison.call, application=application)
+    for row in comparison.rows:
+        if row.offer:
+            await workshop.store.put(row.offer, id=row.offer.id, application=application)
+    made = sum(1 for row in comparison.rows if not row.excluded_because)
+    text = f"{made} of {len(comparison.rows)} vendors qualify for {comparison.call}"
+    await workshop.events.happened(application, "offers", text)
+
+
+async def make_agreement(agent: RoleAgent, workshop: Workshop, offer: Offer) -> Agreement:
+    """Have the broker accept the offer, check that the agreement is about it, and keep it."""
+    agreement = await ask(agent, addresses.BROKER, offer, Agreement)
+    if agreement.offer != offer.id or agreement.provider != offer.vendor or agreement.price != offer.price:
+        raise refuse(
+            "agreement-differs", f"{offer.vendor} confirms something else than it offered", "take another offer"
+        )
+    await workshop.store.put(agreement, id=agreement.id, application=offer.application)
+    await workshop.events.happened(offer.application, "agreed", f"{agreement.id} with {offer.vendor}")
+    return agreement

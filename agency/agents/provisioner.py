@@ -1,0 +1,146 @@
+"""The Provisioner: creates, starts, stops and destroys what an agreement is about."""
+
+from __future__ import annotations
+
+from agency.agents.mediator import LIVE, live_deployment
+from agency.messaging.agent import RoleAgent
+from agency.messaging.link import Link
+from agency.messaging.request import Responder
+from agency.problems import AgencyError, refuse
+from agency.relocation.graph import deployment_tasks
+from agency.relocation.outcome import terminate
+from agency.relocation.probing import await_health
+from agency.relocation.viaduct import carry_out
+from agency.relocation.workshop import Order, Workshop
+from descriptors.application import Application
+from descriptors.base import new_id, utc_now
+from descriptors.deployment import DeployedResource, Deployment
+from descriptors.messages import Request
+from descriptors.sla import Agreement
+from vendor_modules.capabilities import RELEASE_ORDER, Addresses, Power, destroy
+from vendor_modules.errors import Unavailable, Unsupported
+
+
+class ProvisionerAgent(RoleAgent):
+    """Answers requests to deploy, start, stop and destroy an application with its deployment."""
+
+    def __init__(self, jid: str, link: Link, workshop: Workshop) -> None:
+        super().__init__(jid, link)
+        self._workshop = workshop
+
+    async def setup(self) -> None:
+        """Answer requests."""
+        Responder.install(self, {Request: self.see_to})
+
+    async def see_to(self, request: Request) -> Deployment:
+        """Do what was requested, unless something else is being done to the application."""
+        if request.action != "deploy" and (operation := self._workshop.busy.get(request.subject)):
+            raise refuse("busy", f"{request.subject} is busy: {operation} is under way", "wait until it has ended")
+        actions = {"deploy": self.deploy, "start": self.start_application, "stop": self.stop_application}
+        return await (actions | {"destroy": self.destroy})[request.action](request.subject)
+
+    async def deploy(self, name: str) -> Deployment:
+        """Create everything under the accepted agreement, or nothing. Joins a deployment that is under way."""
+        store = self._workshop.store
+        application = await store.get(Application, name)
+        deployment = await live_deployment(self._workshop, name)
+        if deployment and deployment.status != "deploying":
+            return deployment
+        if deployment is None:
+            agreement = await self._agreement(name)
+            deployment = Deployment(
+                id=new_id("deployment"),
+                application=name,
+                revision=1,
+                changed=utc_now(),
+                status="deploying",
+                agreements=(agreement.id,),
+                resources=(),
+                endpoints=(),
+            )
+            await store.insert(deployment, id=deployment.id, application=name)
+        else:
+            agreement = await store.get(Agreement, deployment.agreements[0])
+        order = Order(
+            kind="deploy",
+            id=deployment.id,
+            application=application,
+            deployment=deployment,
+            agreement=agreement,
+            tasks=deployment_tasks(application, agreement.provider),
+        )
+        result = await carry_out(order)
+        if result.problem:
+            message = f"{name} was not deployed; {result.failed_task} failed: {result.problem.message}"
+            raise AgencyError(result.problem.model_copy(update={"message": message[:4096]}))
+        return await store.get(Deployment, deployment.id)
+
+    async def _agreement(self, name: str) -> Agreement:
+        agreements = await self._workshop.store.all(Agreement, application=name, newest_first=True)
+        for agreement in agreements:
+            if agreement.state == "observed":
+                return agreement
+        raise refuse("no-agreement", f"no offer for {name} has been accepted", "`agency accept OFFER` first")
+
+    async def start_application(self, name: str) -> Deployment:
+        """Start every machine, what others depend on first; done when each says that it works."""
+        application, deployment = await self._deployed(name)
+        for component in application.start_order():
+            machine = deployment.the("machine", component=component.name)
+            started = await self._power(machine).start_machine(machine.id)
+            for address in deployment.all("address", component=component.name):
+                module = self._workshop.modules[address.vendor]
+                if isinstance(module, Addresses):
+                    await module.associate_address(address.id, machine.id)
+            if component.health:
+                url = f"http://{started.host}:{started.port}{component.health.path}"
+                await await_health(url, f"{component.name} at {machine.vendor}")
+        return await self._record(deployment, "running")
+
+    async def stop_application(self, name: str) -> Deployment:
+        """Stop every machine, what others depend on last."""
+        application, deployment = await self._deployed(name)
+        for component in reversed(application.start_order()):
+            machine = deployment.the("machine", component=component.name)
+            await self._power(machine).stop_machine(machine.id)
+        return await self._record(deployment, "stopped")
+
+    def _power(self, machine: DeployedResource) -> Power:
+        module = self._workshop.modules[machine.vendor]
+        if not isinstance(module, Power):
+            raise Unsupported("has no power", vendor=machine.vendor, operation="start or stop a machine")
+        return module
+
+    async def destroy(self, name: str) -> Deployment:
+        """Remove everything and end the agreements. What cannot be removed now is left to the janitor."""
+        deployment = await live_deployment(self._workshop, name)
+        if deployment is None or deployment.status == "deploying":
+            await self._end_agreements(name)
+            raise refuse("not-deployed", f"{name} is not deployed", "nothing is left to destroy; see `agency status`")
+        for resource in sorted(deployment.resources, key=lambda r: RELEASE_ORDER.index(r.kind)):
+            try:
+                await destroy(self._workshop.modules[resource.vendor], resource.kind, resource.id)
+            except Unavailable as error:
+                key, reason = resource.key, f"destroy of {name}: {error}"
+                await self._workshop.store.add_cleanup(resource.vendor, resource.kind, key, reason)
+        await self._end_agreements(name)
+        return await self._record(deployment.model_copy(update={"resources": (), "endpoints": ()}), "destroyed")
+
+    async def _end_agreements(self, name: str) -> None:
+        for agreement in await self._workshop.store.all(Agreement, application=name):
+            if agreement.state == "observed":
+                await terminate(self._workshop, agreement)
+
+    async def _deployed(self, name: str) -> tuple[Application, Deployment]:
+        deployment = await live_deployment(self._workshop, name)
+        if deployment is None or deployment.status not in LIVE - {"deploying"}:
+            raise refuse("not-deployed", f"{name} is not deployed", f"`agency deploy {name}` first")
+        return await self._workshop.store.get(Application, name), deployment
+
+    async def _record(self, deployment: Deployment, status: str) -> Deployment:
+        after = deployment.model_copy(
+            update={"status": status, "revision": deployment.revision + 1, "changed": utc_now()}
+        )
+        await self._workshop.store.replace(after, id=after.id, expected_revision=deployment.revision)
+        await self._workshop.events.happened(deployment.application, status, f"{deployment.application} is {status}")
+        return after

@@ -1,0 +1,159 @@
+"""The Relocator: plans a relocation, and executes the plan that the deployer has approved."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from agency.agents import addresses
+from agency.agents.mediator import keep_offers, live_deployment, make_agreement
+from agency.messaging.agent import RoleAgent
+from agency.messaging.link import Link
+from agency.messaging.request import Responder, ask
+from agency.problems import AgencyError, refuse
+from agency.relocation.conduit import introspect
+from agency.relocation.outcome import SOURCE_NOT_RESTORED, receipt_id
+from agency.relocation.planner import choose_components, make_plan, resources_of
+from agency.relocation.viaduct import carry_out, join
+from agency.relocation.workshop import Order, Workshop, mark_cancelled
+from descriptors.application import Application
+from descriptors.base import Document, new_id, utc_now
+from descriptors.cfp import CallForProposals
+from descriptors.deployment import Deployment
+from descriptors.messages import Problem, Request
+from descriptors.relocation import RelocationPlan, RelocationReceipt
+from descriptors.sla import Agreement, Comparison, Offer
+
+
+class RelocatorAgent(RoleAgent):
+    """Answers requests to plan a relocation (with a plan), to apply one (with a receipt) and to cancel one."""
+
+    def __init__(self, jid: str, link: Link, workshop: Workshop, call_seconds: float) -> None:
+        """``call_seconds``: how long vendors have to answer a call."""
+        super().__init__(jid, link)
+        self._workshop = workshop
+        self._call_time = timedelta(seconds=call_seconds)
+
+    async def setup(self) -> None:
+        """Answer requests."""
+        Responder.install(self, {Request: self.see_to})
+
+    async def see_to(self, request: Request) -> Document:
+        """Do what was requested."""
+        if request.action == "plan-relocation":
+            return await self.plan(request.subject, request.vendor, request.component)
+        if request.action == "cancel":
+            return await self.cancel(request.subject)
+        return await self.apply(request.subject)
+
+    async def plan(self, name: str, vendor: str | None, component: str | None) -> RelocationPlan:
+        """Plan to move the application, or one component: to that vendor, or to the best other one."""
+        store = self._workshop.store
+        application, deployment = await self._running(name)
+        components = choose_components(application, deployment, component)
+        here = deployment.vendor_of(components[0])
+        if vendor == here:
+            raise refuse("already-there", f"{name} is at {vendor} already", "name another vendor")
+        call = self._call(application, components, vendor, here)
+        await store.put(call, id=call.id, application=name)
+        comparison = await ask(self, addresses.BROKER, call, Comparison)
+        await keep_offers(self._workshop, comparison)
+        if comparison.chosen is None:
+            reasons = "; ".join(f"{row.vendor}: {row.excluded_because[0].message}" for row in comparison.rows)
+            raise refuse(
+                "no-offer", f"no vendor takes {name}: {reasons}", "change the requirements, or name another vendor"
+            )
+        agreements = [await store.get(Agreement, agreement) for agreement in deployment.agreements]
+        topology = await introspect(self._workshop.modules, deployment)
+        plan = make_plan(
+            self._workshop, application, deployment, topology, agreements, comparison.chosen, components, utc_now()
+        )
+        await store.put(plan, id=plan.id, application=name)
+        await self._workshop.events.happened(name, "planned", f"{plan.id}: {plan.source} to {plan.target}")
+        return plan
+
+    def _call(
+        self, application: Application, components: tuple[str, ...], vendor: str | None, here: str
+    ) -> CallForProposals:
+        others = tuple(name for name in self._workshop.modules if name != here)
+        if not others:
+            raise refuse("no-other-vendor", f"there is no vendor but {here}", "add one with `agency vendor add`")
+        now = utc_now()
+        return CallForProposals(
+            id=new_id("call"),
+            application=application.name,
+            purpose="relocation",
+            issued=now,
+            reply_by=now + self._call_time,
+            vendors=(vendor,) if vendor else others,
+            requirements=application.requirements,
+            resources=resources_of(application, components),
+        )
+
+    async def apply(self, plan_id: str) -> RelocationReceipt:
+        """Execute an approved plan. Joins it when it is under way; gives its receipt when it is done."""
+        store = self._workshop.store
+        plan = await store.get(RelocationPlan, plan_id)
+        if await join(plan_id) is None:
+            await carry_out(await self._order(plan))
+        receipt = await store.get(RelocationReceipt, receipt_id(plan_id))
+        if receipt.outcome != "relocated":
+            raise AgencyError(_what_happened(receipt))
+        return receipt
+
+    async def _order(self, plan: RelocationPlan) -> Order:
+        store = self._workshop.store
+        if operation := self._workshop.busy.get(plan.application):
+            raise refuse("busy", f"{plan.application} is busy: {operation} is under way", "wait until it has ended")
+        application, deployment = await self._running(plan.application)
+        if deployment.id != plan.deployment or deployment.revision != plan.revision:
+            raise refuse("plan-outdated", f"{plan.application} has changed since {plan.id} was made", "plan again")
+        if plan.expires <= utc_now():
+            raise refuse("expired", f"the offer under {plan.id} expired at {plan.expires:%H:%M:%S %Z}", "plan again")
+        agreement = await make_agreement(self, self._workshop, await store.get(Offer, plan.offer))
+        return Order(
+            kind="relocate",
+            id=plan.id,
+            application=application,
+            deployment=deployment,
+            agreement=agreement,
+            plan=plan,
+            tasks=plan.tasks,
+        )
+
+    async def cancel(self, name: str) -> Deployment:
+        """Have the relocation that is under way undone; it stops at its next chunk or task."""
+        operation = self._workshop.busy.get(name)
+        deployment = await live_deployment(self._workshop, name)
+        if operation is None or deployment is None:
+            raise refuse("not-busy", f"nothing is under way for {name}", "nothing is left to cancel")
+        mark_cancelled(self._workshop, operation)
+        return deployment
+
+    async def _running(self, name: str) -> tuple[Application, Deployment]:
+        application = await self._workshop.store.get(Application, name)
+        deployment = await live_deployment(self._workshop, name)
+        if deployment is None or deployment.status != "running":
+            state = deployment.status if deployment else "not deployed"
+            raise refuse("not-running", f"{name} is {state}: only what runs can be relocated", f"`agency start {name}`")
+        return application, deployment
+
+
+def _what_happened(receipt: RelocationReceipt) -> Problem:
+    """The problem to show for a relocation that was undone: what went wrong, where things stand, what to do."""
+    cause = receipt.problems[0].message if receipt.problems else "it was cancelled"
+    pending = len(receipt.problems) - 1
+    message = f"the relocation from {receipt.source} to {receipt.target} was {receipt.outcome}: {cause}. "
+    if any(problem.code == SOURCE_NOT_RESTORED for problem in receipt.problems):
+        message += f"{receipt.application} could not be started again at {receipt.source}: its data is there, unharmed."
+        remedy = f"see that {receipt.source} is in order, then `agency start {receipt.application}`"
+    else:
+        message += f"{receipt.application} goes on at {receipt.source} with its data."
+        remedy = f"see that {receipt.target} is in order, then plan and apply again"
+    if pending > 0:
+        message += f" {pending} clean-ups at {receipt.target} are pending and will be tried until they succeed."
+    return Problem(
+        code=receipt.outcome,
+        message=message[:4096],
+        remedy=remedy,
+        receipt=receipt.id,
+    )

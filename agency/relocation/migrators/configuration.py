@@ -1,0 +1,83 @@
+"""Configuration rules: a file and a regular expression, and the values that are known only once resources exist."""
+
+from __future__ import annotations
+
+import re
+
+from agency.problems import refuse
+from agency.relocation.workshop import Run
+from descriptors.application import PLACEHOLDER, Component
+from vendor_modules.capabilities import Addresses, ObjectStorage
+from vendor_modules.proposals import MACHINE_DISK
+
+
+def disk_path(resource: str) -> str:
+    """Where a volume lies in a machine's own disk, after it was adapted."""
+    return f"volumes/{resource}.raw"
+
+
+def in_machine_disk(run: Run, resource: str) -> bool:
+    """Whether the agreement puts that volume into the machine's own disk."""
+    return any(a.resource == resource and a.size == MACHINE_DISK for a in run.order.agreement.allocations)
+
+
+async def values(component: Component, run: Run) -> dict[str, str]:
+    """The value of every placeholder that the component's rules use. Secrets are among them: keep them in memory."""
+    wanted = {name for rewrite in component.rewrites for name in rewrite.placeholders()}
+    found: dict[str, str] = {}
+    for use in component.volumes:
+        found[f"volume.{use.resource}.device"] = (
+            disk_path(use.resource) if in_machine_disk(run, use.resource) else use.device
+        )
+    for bucket in component.buckets:
+        if any(name.startswith(f"bucket.{bucket.resource}.") for name in wanted):
+            found |= await _bucket(bucket.resource, run)
+    for name in component.depends_on:
+        if f"component.{name}.url" in wanted:
+            found[f"component.{name}.url"] = await url_of(name, run)
+    return found
+
+
+async def _bucket(resource: str, run: Run) -> dict[str, str]:
+    output = run.outputs.get(f"access-key-{resource}")
+    made = output.created if output else None
+    deployed = made or run.order.deployment.the("access-key", resource=resource)
+    key = await run.module(deployed.vendor, ObjectStorage).describe_access_key(deployed.id)
+    return {
+        f"bucket.{resource}.endpoint": key.endpoint,
+        f"bucket.{resource}.access_key": key.access_key,
+        f"bucket.{resource}.secret_key": key.secret_key.get_secret_value(),
+    }
+
+
+async def url_of(component: str, run: Run) -> str:
+    """Where the component is, or will be, reached by the world."""
+    output = run.outputs.get(f"address-{component}")
+    if output is None or output.created is None:
+        return next(e.url for e in run.order.deployment.endpoints if e.component == component)
+    address = await run.module(output.created.vendor, Addresses).describe_address(output.created.id)
+    return f"http://{address.host}:{address.port}"
+
+
+def rewrite(component: Component, path: str, content: bytes, known: dict[str, str]) -> bytes:
+    """The file with the component's rules for it applied; a rule that matches nothing is an error."""
+    rules = [rule for rule in component.rewrites if rule.file == path]
+    if not rules:
+        return content
+    try:
+        text = content.decode()
+    except UnicodeDecodeError:
+        raise refuse(
+            "rewrite-failed", f"{component.name}: {path} is not UTF-8 text", "use rewrite rules on text files only"
+        ) from None
+    for rule in rules:
+        value = PLACEHOLDER.sub(lambda match: known[match[1]], rule.value)
+        escaped = value.replace("\\", r"\\")  # the value is literal: no group references
+        text, count = re.subn(rule.pattern, escaped, text, flags=re.MULTILINE)
+        if not count:
+            raise refuse(
+                "rewrite-failed",
+                f"{component.name}: the rule {rule.pattern!r} matches nothing in {path}",
+                "correct the rule, or the file; a rule must also match its own result",
+            )
+    return text.encode()

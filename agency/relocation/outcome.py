@@ -1,0 +1,129 @@
+"""What is written down when an operation ends: the deployment as it is now, the agreements, the receipt."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from blake3 import blake3
+
+from agency.relocation.result import Result, UndoRank
+from agency.relocation.workshop import Order, Output, Workshop
+from agency.store.store import Conflicted
+from descriptors.base import utc_now
+from descriptors.deployment import Deployment
+from descriptors.documents import digest
+from descriptors.messages import Problem
+from descriptors.relocation import Item, RelocationPlan, RelocationReceipt, Stage
+from descriptors.resources import Reason
+from descriptors.sla import Agreement
+
+SOURCE_NOT_RESTORED = "source-not-restored"
+"""Code of the problem that the application could not be brought back at its source."""
+
+
+def receipt_id(plan_id: str) -> str:
+    """The receipt of a plan: one plan is applied once."""
+    return f"receipt-{plan_id}"
+
+
+async def conclude_deployment(workshop: Workshop, order: Order, outputs: dict[str, Output], done: bool) -> None:
+    """Write down the deployment: running with all that was created, or failed with nothing."""
+    created = tuple(output.created for output in outputs.values() if output.created) if done else ()
+    after = order.deployment.model_copy(
+        update={
+            "revision": order.deployment.revision + 1,
+            "changed": utc_now(),
+            "status": "running" if done else "failed",
+            "resources": created,
+            "endpoints": tuple(e for output in outputs.values() for e in output.endpoints) if done else (),
+        }
+    )
+    try:
+        await workshop.store.replace(after, id=after.id, expected_revision=order.deployment.revision)
+    except Conflicted:
+        await workshop.store.get(Deployment, after.id)  # written before a crash
+    if not done:
+        await terminate(workshop, order.agreement)
+
+
+async def conclude_relocation(workshop: Workshop, order: Order, result: Result) -> RelocationReceipt:
+    """Write the receipt, and terminate the agreement that nothing is provided under any more."""
+    plan = order.plan
+    assert plan is not None  # noqa: S101 - a relocation has a plan
+    receipt = _receipt(order, plan, result)
+    await workshop.store.put(receipt, id=receipt.id, application=receipt.application)
+    if result.outcome == "done":
+        now = await workshop.store.get(Deployment, order.deployment.id)
+        for agreement_id in set(order.deployment.agreements) - set(now.agreements):
+            await terminate(workshop, await workshop.store.get(Agreement, agreement_id))
+    else:
+        await terminate(workshop, order.agreement)
+        if any(problem.code == SOURCE_NOT_RESTORED for problem in result.problems):
+            stopped = order.deployment.model_copy(
+                update={"status": "stopped", "revision": order.deployment.revision + 1, "changed": utc_now()}
+            )
+            await workshop.store.put(stopped, id=stopped.id, application=receipt.application)
+    return receipt
+
+
+async def terminate(workshop: Workshop, agreement: Agreement) -> None:
+    """The agreement ends here: nothing is provided under it."""
+    ended = agreement.model_copy(update={"state": "terminated"})
+    await workshop.store.put(ended, id=agreement.id, application=agreement.application)
+
+
+def _receipt(order: Order, plan: RelocationPlan, result: Result) -> RelocationReceipt:
+    outputs, relocated = result.outputs, result.outcome == "done"
+    fenced = [outputs[f"fence-{name}"] for name in plan.components if f"fence-{name}" in outputs]
+    verified = [outputs[f"verify-{name}"] for name in plan.components if f"verify-{name}" in outputs]
+    return RelocationReceipt(
+        id=receipt_id(plan.id),
+        plan=plan.id,
+        plan_digest=digest(plan),
+        application=plan.application,
+        agreement=order.agreement.id if relocated else None,
+        source=plan.source,
+        target=plan.target,
+        outcome="relocated" if relocated else "cancelled" if result.outcome == "cancelled" else "rolled-back",
+        started=_moment(result.started),
+        finished=_moment(result.ended),
+        bytes_moved=sum(output.bytes for output in outputs.values()),
+        seconds=round(result.ended - result.started, 3),
+        downtime_seconds=round(_downtime(result, fenced), 3),
+        content_before=_one([output.digest for output in fenced]),
+        content_after=_one([output.digest for output in verified]) if relocated else None,
+        items=tuple(_item(item, outputs) for item in plan.items) if relocated else (),
+        stages=tuple(Stage(task=name, seconds=round(output.seconds, 3)) for name, output in outputs.items()),
+        problems=tuple(_reason(problem) for problem in result.problems),
+    )
+
+
+def _downtime(result: Result, fenced: list[Output]) -> float:
+    """From the moment the source was fenced until the switch, or until the source was back."""
+    if not fenced:
+        return 0.0
+    began = min(output.started for output in fenced)
+    if switched := result.outputs.get("switch"):
+        return switched.started + switched.seconds - began
+    return max((undone.ended for undone in result.undone if undone.rank is UndoRank.RESTORE), default=began) - began
+
+
+def _item(item: Item, outputs: dict[str, Output]) -> Item:
+    fetched = outputs.get(f"fetch-{item.kind}-{item.name}")
+    return item if fetched is None else item.model_copy(update={"bytes": fetched.bytes, "digest": fetched.digest})
+
+
+def _one(digests: list[str | None]) -> str | None:
+    """One digest for all components: that of the only one, or that of all of them in a row."""
+    known = [digest for digest in digests if digest]
+    if len(known) <= 1:
+        return known[0] if known else None
+    return f"blake3:{blake3(' '.join(known).encode()).hexdigest()}"
+
+
+def _reason(problem: Problem) -> Reason:
+    return Reason(code=problem.code, message=f"{problem.message}; {problem.remedy}"[:1024])
+
+
+def _moment(unix: float) -> datetime:
+    return datetime.fromtimestamp(unix, UTC)

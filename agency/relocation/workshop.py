@@ -1,0 +1,152 @@
+"""What Migrators work with: the tools of this agency, and the order they work on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict
+
+from agency.blobs import Blobs
+from agency.events import Events
+from agency.problems import refuse
+from agency.store.store import Store
+from descriptors.application import Application, Component
+from descriptors.base import Digest
+from descriptors.deployment import DeployedResource, Deployment, Endpoint
+from descriptors.relocation import RelocationPlan, Task
+from descriptors.sla import Agreement
+from vendor_modules.capabilities import CAPABILITIES
+from vendor_modules.module import VendorModule
+
+C = TypeVar("C", bound=VendorModule)
+
+TICK = 0.2
+"""Seconds between two progress events of one transfer."""
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """The tools: vendor modules by vendor, the store, uploaded files, room for what is in transit, and events."""
+
+    modules: Mapping[str, VendorModule]
+    store: Store
+    blobs: Blobs
+    spool: Path
+    events: Events
+    busy: dict[str, str] = field(default_factory=dict)
+    """The operation under way, by application."""
+
+
+class Output(BaseModel):
+    """What a task leaves for the tasks after it. It is kept in plain in the workflow database: no secrets here."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    created: DeployedResource | None = None
+    temporary: bool = False
+    """Whether ``created`` only serves the operation, and goes when it ends."""
+    endpoints: tuple[Endpoint, ...] = ()
+    bytes: int = 0
+    """Bytes of content brought from the source."""
+    digest: Digest | None = None
+    started: float = 0.0
+    """Unix time."""
+    seconds: float = 0.0
+
+
+class Order(BaseModel):
+    """An operation to carry out, with all that it depends on fixed at its start: it can be taken up after a crash."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["deploy", "relocate"]
+    id: str
+    application: Application
+    deployment: Deployment
+    """As it was at the start."""
+    agreement: Agreement
+    """What new resources are created under."""
+    plan: RelocationPlan | None = None
+    tasks: tuple[Task, ...]
+
+
+class Cancelled(Exception):
+    """Somebody asked for the operation to be cancelled."""
+
+
+def mark_cancelled(workshop: Workshop, operation: str) -> None:
+    """Ask for an operation to be cancelled: a mark on disk, so that a crash does not forget it."""
+    mark = _cancel_mark(workshop, operation)
+    mark.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    mark.touch()
+
+
+def _cancel_mark(workshop: Workshop, operation: str) -> Path:
+    return workshop.spool / operation / "cancel"
+
+
+@dataclass
+class Run:
+    """One order being carried out: what a Migrator sees."""
+
+    workshop: Workshop
+    order: Order
+    outputs: dict[str, Output] = field(default_factory=dict)
+
+    def key(self, task: Task) -> str:
+        """The idempotency key of what the task creates: the same on every attempt."""
+        return f"{self.order.id}/{task.name}"
+
+    def component(self, task: Task) -> Component:
+        """The component that the task works on."""
+        return self.order.application.component(task.subject or "")
+
+    def module(self, vendor: str | None, capability: type[C]) -> C:
+        """The vendor's module, seen as having that capability; a clear refusal if it has not."""
+        module = self.workshop.modules.get(vendor or "")
+        if module is None:
+            raise refuse("unknown-vendor", f"there is no vendor {vendor!r}", "see `agency vendors`")
+        if not isinstance(module, capability):
+            name = next(name for name, known in CAPABILITIES.items() if known is capability)
+            raise refuse("vendor-unsupported", f"{vendor} has no {name}", "choose another vendor: see `agency vendors`")
+        return module
+
+    def created(self, task: str) -> DeployedResource:
+        """What an earlier task created."""
+        created = self.outputs[task].created
+        if created is None:
+            raise KeyError(f"task {task} created nothing")
+        return created
+
+    def spooled(self, name: str) -> Path:
+        """A file of this operation's own for content in transit."""
+        directory = self.workshop.spool / self.order.id
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return directory / name
+
+    def check(self) -> None:
+        """Raise :class:`Cancelled` when the operation has been cancelled. Called before every task and every chunk."""
+        if _cancel_mark(self.workshop, self.order.id).exists():
+            raise Cancelled
+
+    def progress(self, task: Task, total: int) -> Callable[[int], None]:
+        """A function to call with the bytes done so far, which tells the watchers how far the task is."""
+        started, last = time.monotonic(), 0.0
+
+        def tell(done: int) -> None:
+            nonlocal last
+            now = time.monotonic()
+            if now - last < TICK and done < total:
+                return
+            last = now
+            self.check()
+            rate = done / max(now - started, 1e-6)
+            left = (total - done) / rate if rate else None
+            event = {"kind": "progress", "task": task.name, "done": done, "total": total, "rate": rate, "left": left}
+            self.workshop.events.tick(self.order.application.name, event)
+
+        return tell
