@@ -28,7 +28,7 @@ from descriptors.base import MIB, Document
 from descriptors.cfp import CallForProposals
 from descriptors.deployment import Deployment
 from descriptors.layout import model_at, slots
-from descriptors.problems import DocumentError, Problem, explain, refuse, unknown, wanted
+from descriptors.problems import MAX_PROBLEMS, DocumentError, Problem, explain, refuse, unknown, wanted
 from descriptors.reading import Lines, Reading, read_json, read_yaml
 from descriptors.relocation import RelocationPlan, RelocationReceipt
 from descriptors.sla import Agreement, Comparison, Offer, Refusal
@@ -37,7 +37,6 @@ from descriptors.xml_form import XmlReading, read_xml
 __all__ = ["DOCUMENTS", "DocumentError", "Form", "Problem", "canonical", "digest", "dump", "load"]
 
 MAX_BYTES = 4 * MIB
-MAX_PROBLEMS = 20
 
 DOCUMENTS: dict[str, type[Document]] = {
     model.tag: model
@@ -107,15 +106,14 @@ def _file_content(path: Path) -> bytes:
     """The bytes of a regular file, or one byte more than allowed; never waits on a FIFO or a device."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with os.fdopen(descriptor, "rb") as file:
+        try:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                refuse(str(path), 0, 0, "", "not a regular file", "a file")
-            return file.read(MAX_BYTES + 1)
-    except IsADirectoryError:
-        refuse(str(path), 0, 0, "", "is a directory", "a file")
-    except (OSError, ValueError) as error:
-        if isinstance(error, DocumentError):
-            raise
+                raise OSError("not a regular file")
+            with os.fdopen(descriptor, "rb", closefd=False) as file:
+                return file.read(MAX_BYTES + 1)
+        finally:
+            os.close(descriptor)
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         refuse(str(path), 0, 0, "", f"cannot be read: {getattr(error, 'strerror', None) or error}", "a readable file")
 
 
@@ -166,7 +164,7 @@ def _validated(reading: Reading, model: type[Document], name: str) -> Document:
     try:
         document = model.model_validate(reading.data)
     except ValidationError as error:
-        problems += [_problem(details, reading, model, name) for details in _telling(error)]
+        problems += [_problem(details, reading, model, name) for details in _telling(error, reading)]
     if not problems and isinstance(reading, XmlReading):
         problems = reading.against_schema()
     if problems or document is None:
@@ -174,11 +172,12 @@ def _validated(reading: Reading, model: type[Document], name: str) -> Document:
     return document
 
 
-def _telling(error: ValidationError) -> list[ErrorDetails]:
-    """Its errors, without the complaints that a list is too short because the entries it has are wrong."""
+def _telling(error: ValidationError, reading: Reading) -> list[ErrorDetails]:
+    """The first of its errors, without complaints that a list is too short because the entries it has are wrong."""
     errors = error.errors(include_url=False)
     within = {details["loc"][:end] for details in errors for end in range(len(details["loc"]))}
-    return [details for details in errors if details["type"] != "too_short" or details["loc"] not in within]
+    telling = [details for details in errors if details["type"] != "too_short" or details["loc"] not in within]
+    return sorted(telling, key=lambda details: reading.mark(details["loc"]).place)[:MAX_PROBLEMS]
 
 
 def _problem(error: ErrorDetails, reading: Reading, model: type[Document], name: str) -> Problem:

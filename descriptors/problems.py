@@ -12,7 +12,6 @@ from typing import NoReturn
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
-
 MAX_PROBLEMS = 20
 """As many as anyone reads at a time; more are not even put into words."""
 

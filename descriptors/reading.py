@@ -41,6 +41,11 @@ class Mark:
     element: str
     subject: str = "the value"
 
+    @property
+    def place(self) -> tuple[int, int]:
+        """Line and column."""
+        return self.line, self.column
+
 
 @dataclass
 class Reading:

@@ -15,7 +15,7 @@ from lxml import etree
 from descriptors import schemas
 from descriptors.base import NAMESPACE, Document, Element
 from descriptors.layout import Place, Slot, slots
-from descriptors.problems import Problem, found, refuse, unknown
+from descriptors.problems import MAX_PROBLEMS, Problem, found, refuse, unknown
 from descriptors.reading import MAX_DEPTH, MAX_ENTRIES, Mark, Path, Reading
 
 _XINCLUDE = "http://www.w3.org/2001/XInclude"
@@ -132,8 +132,8 @@ class _Scan:
         namespace, _, local = name.rpartition(" ")
         self.places.append((self._parser.CurrentLineNumber, self._parser.CurrentColumnNumber + 1))
         self._children[-1] += 1
-        if self._children[-1] > MAX_ENTRIES:
-            self._refuse(f"more than {MAX_ENTRIES} elements in one", "a smaller document")
+        if max(self._children[-1], len(attributes)) > MAX_ENTRIES:
+            self._refuse(f"more than {MAX_ENTRIES} elements or attributes in one element", "a smaller document")
         self._open.append(local)
         self._children.append(0)
         if len(self._open) > MAX_DEPTH:
@@ -181,7 +181,7 @@ class _Walk:
                 data[slot.field] = str(value)
                 self._mark((*path, slot.field), element, slot.tag)
             else:
-                self._problem(element, *unknown("attribute", str(name), known))
+                self._unknown(element, "attribute", str(name), known)
 
     def _children(self, parent: etree._Element, known: dict[str, Slot], path: Path, data: dict[str, object]) -> None:
         for child in parent:
@@ -223,7 +223,7 @@ class _Walk:
             self._problem(child, f"wrong namespace {namespace}", f'xmlns="{NAMESPACE}"')
             return None
         if tag not in known:
-            self._problem(child, *unknown("element", tag, known))
+            self._unknown(child, "element", tag, known)
         return known.get(tag)
 
     def _no_text(self, element: etree._Element) -> None:
@@ -234,6 +234,10 @@ class _Walk:
     def _mark(self, path: Path, element: etree._Element, subject: str = "the value") -> None:
         line, column = self._reading.places[element]
         self._reading.marks[path] = Mark(line, column, f"<{_local(element.tag)}>", subject)
+
+    def _unknown(self, element: etree._Element, what: str, name: str, known: Mapping[str, Slot]) -> None:
+        if len(self._reading.problems) < MAX_PROBLEMS:  # looking for a suggestion takes time
+            self._problem(element, *unknown(what, name, known))
 
     def _problem(self, element: etree._Element, message: str, expected: str) -> None:
         place = self._reading.places[element]
