@@ -1,0 +1,82 @@
+"""The cloud as a whole: its parts, put together over one state directory."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+
+from descriptors.base import utc_now
+from vendor_modules.services import Log
+from vendor_modules.testbed import runtimes
+from vendor_modules.testbed.access import Access
+from vendor_modules.testbed.config import CloudConfig, Ports
+from vendor_modules.testbed.images import Images
+from vendor_modules.testbed.jobs import Jobs
+from vendor_modules.testbed.machines import Machines
+from vendor_modules.testbed.network import Addresses, KeyPairsAndGroups
+from vendor_modules.testbed.objects import Buckets
+from vendor_modules.testbed.records import MachineRecord
+from vendor_modules.testbed.runtimes.base import Runtime
+from vendor_modules.testbed.store import Store
+from vendor_modules.testbed.usage import UsageMeters
+from vendor_modules.testbed.volumes import Volumes
+
+HEARTBEAT_SECONDS = 5.0
+
+
+class Cloud:
+    """Everything but the HTTP. Make it with :meth:`open`."""
+
+    def __init__(
+        self, state: Path, config: CloudConfig, ports: Ports, store: Store, runtime: Runtime, log: Log
+    ) -> None:
+        self.config = config
+        self.store = store
+        self.runtime = runtime
+        self.jobs = Jobs(log)
+        self.meters = UsageMeters(store, config)
+        self.access = Access(config, store)
+        self.keys_and_groups = KeyPairsAndGroups(config, store)
+        self.addresses = Addresses(config, store, self.meters, log)
+        self.machines = Machines(state, config, store, runtime, self.jobs, self.meters, log, self.addresses.cut_machine)
+        self.volumes = Volumes(state, config, store, self.jobs, self.meters)
+        self.images = Images(state, config, store, runtime, self.jobs, self.meters, self.machines)
+        self.buckets = Buckets(state, config, ports, store, self.meters)
+        self._background: list[asyncio.Task[None]] = []
+
+    @classmethod
+    async def open(cls, state: Path, config: CloudConfig, ports: Ports, store: Store, log: Log) -> Cloud:
+        """Go on from where the state directory says that the cloud was."""
+        cloud = cls(state, config, ports, store, await runtimes.load(config.runtime), log)
+        cloud._end_usage_of_machines()
+        cloud.buckets.resume()
+        cloud.images.resume()
+        cloud.volumes.resume()
+        cloud.machines.resume()
+        await cloud.addresses.resume()
+        cloud._background = [asyncio.create_task(cloud.addresses.meter()), asyncio.create_task(cloud._heartbeat())]
+        return cloud
+
+    async def close(self) -> None:
+        """Stop the machines; what is in the state directory then is all that the next start needs."""
+        for task in self._background:
+            task.cancel()
+        self.addresses.close()
+        await self.jobs.close()
+        await self.machines.halt_all()
+        with suppress(asyncio.CancelledError):
+            await asyncio.gather(*self._background)
+        self.store.close()
+
+    async def _heartbeat(self) -> None:
+        while True:
+            self.store.set_setting("alive", utc_now().isoformat())
+            await asyncio.sleep(HEARTBEAT_SECONDS)
+
+    def _end_usage_of_machines(self) -> None:
+        """Machines of a cloud that was killed ran until its last heartbeat, as far as anybody knows."""
+        alive = self.store.setting("alive")
+        for record in self.store.all(MachineRecord):
+            self.meters.ended(record.id, datetime.fromisoformat(alive) if alive else None)

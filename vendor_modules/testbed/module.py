@@ -1,0 +1,451 @@
+"""The Vendor Module of the Portable Testbed Cluster: it knows the cloud by its URL, and nothing else of it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Mapping
+from datetime import datetime
+from typing import Any, ClassVar, TypeVar
+
+import httpx
+from blake3 import blake3
+from pydantic import AnyHttpUrl, ValidationError
+
+from vendor_modules.capabilities import (
+    Addresses,
+    Attachments,
+    Consoles,
+    ImageDownload,
+    ImageUpload,
+    KeyPairs,
+    MachineBundle,
+    ObjectStorage,
+    Power,
+    SecurityGroups,
+    UsageReports,
+    VolumeBundle,
+)
+from vendor_modules.errors import (
+    Conflict,
+    Forbidden,
+    InvalidRequest,
+    NotFound,
+    ProtocolError,
+    QuotaExceeded,
+    Throttled,
+    TimedOut,
+    Unauthorized,
+    Unavailable,
+    Unsupported,
+    VendorError,
+)
+from vendor_modules.module import Content, ModuleSettings, Proof
+from vendor_modules.resources import (
+    AccessKey,
+    Address,
+    Bucket,
+    Catalogue,
+    Image,
+    ImageSpec,
+    Key,
+    KeyPair,
+    Machine,
+    MachineSpec,
+    Rule,
+    SecurityGroup,
+    Status,
+    Usage,
+    Value,
+    Volume,
+    VolumeSpec,
+)
+from vendor_modules.services import Services
+from vendor_modules.services.credentials import ExternalCredentials, PasswordCredentials
+from vendor_modules.testbed.wire import (
+    Associate,
+    Attach,
+    CreateAccessKey,
+    CreateKeyPair,
+    CreateMachine,
+    CreateSecurityGroup,
+    Named,
+)
+
+V = TypeVar("V", bound=Value)
+
+_BY_CODE: dict[str, type[VendorError]] = {
+    "unauthorized": Unauthorized,
+    "forbidden": Forbidden,
+    "not-found": NotFound,
+    "conflict": Conflict,
+    "quota-exceeded": QuotaExceeded,
+    "insufficient-storage": QuotaExceeded,
+    "no-such-service": Unsupported,
+}
+_BY_STATUS: dict[int, type[VendorError]] = {401: Unauthorized, 403: Forbidden, 404: NotFound, 409: Conflict}
+
+
+class TestbedSettings(ModuleSettings):
+    """Where the cloud is."""
+
+    url: AnyHttpUrl
+
+
+class TestbedModule(
+    Power,
+    Consoles,
+    Attachments,
+    ImageUpload,
+    ImageDownload,
+    MachineBundle,
+    VolumeBundle,
+    KeyPairs,
+    SecurityGroups,
+    Addresses,
+    ObjectStorage,
+    UsageReports,
+):
+    """The Portable Testbed Cluster."""
+
+    __test__ = False  # it is no test, whatever pytest makes of the name
+
+    title = "Portable Testbed Cluster"
+    proof = Proof.LIVE
+    Settings = TestbedSettings
+    credential_kinds = ("password", "external")
+    settle_timeout: ClassVar[float] = 1200.0
+    """A machine's first start runs its install commands, and big images take a while."""
+
+    def __init__(self, vendor: str, settings: ModuleSettings, services: Services) -> None:
+        """See :class:`~vendor_modules.module.VendorModule`."""
+        super().__init__(vendor, settings, services)
+        assert isinstance(settings, TestbedSettings)  # noqa: S101 - the registry makes them from Settings
+        self._http = httpx.AsyncClient(
+            base_url=f"{str(settings.url).rstrip('/')}/v1",
+            timeout=httpx.Timeout(30, connect=5),
+            limits=httpx.Limits(max_connections=32, max_keepalive_connections=8),
+            follow_redirects=False,
+            trust_env=False,
+        )
+        self._token: str | None = None
+        self._login = asyncio.Lock()
+
+    async def _close(self) -> None:
+        await self._http.aclose()
+
+    # --- what it sells ---
+
+    async def _catalogue(self) -> Catalogue:
+        return _parsed(Catalogue, await self._ask("GET", "/catalogue"))
+
+    async def _usage(self, since: datetime | None) -> list[Usage]:
+        query = {"since": since.isoformat()} if since else {}
+        answer = await self._ask("GET", "/usage", params=query)
+        return [_parsed(Usage, item) for item in _items(answer)]
+
+    # --- machines ---
+
+    async def _create_machine(self, spec: MachineSpec, key: Key) -> Machine:
+        return _parsed(Machine, await self._order("/instances", CreateMachine.model_validate(spec.model_dump()), key))
+
+    async def _describe_machine(self, machine_id: str) -> Machine:
+        return _parsed(Machine, await self._ask("GET", f"/instances/{machine_id}"))
+
+    async def _list_machines(self) -> list[Machine]:
+        return await self._all("/instances", Machine)
+
+    async def _destroy_machine(self, machine_id: str) -> None:
+        await self._ask("DELETE", f"/instances/{machine_id}")
+
+    async def _start_machine(self, machine_id: str) -> None:
+        await self._ask("POST", f"/instances/{machine_id}/start")
+
+    async def _stop_machine(self, machine_id: str) -> None:
+        await self._ask("POST", f"/instances/{machine_id}/stop")
+
+    async def _console(self, machine_id: str) -> str:
+        return str((await self._ask("GET", f"/instances/{machine_id}/console"))["output"])
+
+    async def _bundle_machine(self, machine_id: str, name: str, key: Key) -> Image:
+        return _parsed(Image, await self._order(f"/instances/{machine_id}/bundle", Named(name=name), key))
+
+    # --- volumes ---
+
+    async def _create_volume(self, spec: VolumeSpec, key: Key) -> Volume:
+        return _parsed(Volume, await self._order("/volumes", spec, key))
+
+    async def _describe_volume(self, volume_id: str) -> Volume:
+        return _parsed(Volume, await self._ask("GET", f"/volumes/{volume_id}"))
+
+    async def _list_volumes(self) -> list[Volume]:
+        return await self._all("/volumes", Volume)
+
+    async def _destroy_volume(self, volume_id: str) -> None:
+        await self._ask("DELETE", f"/volumes/{volume_id}")
+
+    async def _attach_volume(self, volume_id: str, machine_id: str, device: str) -> None:
+        await self._ask("POST", f"/volumes/{volume_id}/attach", Attach(machine=machine_id, device=device))
+
+    async def _detach_volume(self, volume_id: str) -> None:
+        await self._ask("POST", f"/volumes/{volume_id}/detach")
+
+    async def _bundle_volume(self, volume_id: str, name: str, key: Key) -> Image:
+        return _parsed(Image, await self._order(f"/volumes/{volume_id}/bundle", Named(name=name), key))
+
+    # --- images ---
+
+    async def _describe_image(self, image_id: str) -> Image:
+        return _parsed(Image, await self._ask("GET", f"/images/{image_id}"))
+
+    async def _list_images(self) -> list[Image]:
+        return await self._all("/images", Image)
+
+    async def _destroy_image(self, image_id: str) -> None:
+        await self._ask("DELETE", f"/images/{image_id}")
+
+    async def _upload_image(self, spec: ImageSpec, content: Content, key: Key) -> Image:
+        image = _parsed(Image, await self._order("/images", spec, key))
+        if image.status is Status.PENDING:
+            await self._logged_in()  # a token that is refused half way would cost the whole transfer
+            path, length = f"/images/{image.id}/content", {"content-length": str(spec.size)}
+            image = _parsed(Image, await self._send("PUT", path, content=_verified(content, spec), headers=length))
+        if (image.size, image.digest) != (spec.size, spec.digest):
+            raise ProtocolError(f"image {image.id} is not the one that was sent: {image.size} bytes, {image.digest}")
+        return image
+
+    async def _download_image(self, image_id: str, offset: int) -> AsyncIterator[bytes]:
+        image = await self._describe_image(image_id)
+        if offset >= image.size:
+            return
+        await self._logged_in()
+        request = self._request("GET", f"/images/{image_id}/content", headers={"range": f"bytes={offset}-"})
+        response = await self._http.send(request, stream=True)
+        try:
+            if response.status_code != 206:
+                await response.aread()
+                raise _error_of(response)
+            async for chunk in response.aiter_raw(1024 * 1024):
+                yield chunk
+        finally:
+            await response.aclose()
+
+    # --- network ---
+
+    async def _create_key_pair(self, name: str, public_key: str, key: Key) -> KeyPair:
+        return _parsed(KeyPair, await self._order("/key-pairs", CreateKeyPair(name=name, public_key=public_key), key))
+
+    async def _describe_key_pair(self, key_pair_id: str) -> KeyPair:
+        return _parsed(KeyPair, await self._ask("GET", f"/key-pairs/{key_pair_id}"))
+
+    async def _list_key_pairs(self) -> list[KeyPair]:
+        return await self._all("/key-pairs", KeyPair)
+
+    async def _destroy_key_pair(self, key_pair_id: str) -> None:
+        await self._ask("DELETE", f"/key-pairs/{key_pair_id}")
+
+    async def _create_security_group(self, name: str, rules: tuple[Rule, ...], key: Key) -> SecurityGroup:
+        order = CreateSecurityGroup(name=name, rules=rules)
+        return _parsed(SecurityGroup, await self._order("/security-groups", order, key))
+
+    async def _describe_security_group(self, group_id: str) -> SecurityGroup:
+        return _parsed(SecurityGroup, await self._ask("GET", f"/security-groups/{group_id}"))
+
+    async def _list_security_groups(self) -> list[SecurityGroup]:
+        return await self._all("/security-groups", SecurityGroup)
+
+    async def _destroy_security_group(self, group_id: str) -> None:
+        await self._ask("DELETE", f"/security-groups/{group_id}")
+
+    async def _create_address(self, name: str, key: Key) -> Address:
+        return _parsed(Address, await self._order("/addresses", Named(name=name), key))
+
+    async def _describe_address(self, address_id: str) -> Address:
+        return _parsed(Address, await self._ask("GET", f"/addresses/{address_id}"))
+
+    async def _list_addresses(self) -> list[Address]:
+        return await self._all("/addresses", Address)
+
+    async def _associate_address(self, address_id: str, machine_id: str | None) -> None:
+        await self._ask("POST", f"/addresses/{address_id}/associate", Associate(machine=machine_id))
+
+    async def _destroy_address(self, address_id: str) -> None:
+        await self._ask("DELETE", f"/addresses/{address_id}")
+
+    # --- object storage ---
+
+    async def _create_bucket(self, name: str, key: Key) -> Bucket:
+        return _parsed(Bucket, await self._order("/buckets", Named(name=name), key))
+
+    async def _describe_bucket(self, bucket_id: str) -> Bucket:
+        return _parsed(Bucket, await self._ask("GET", f"/buckets/{bucket_id}"))
+
+    async def _list_buckets(self) -> list[Bucket]:
+        return await self._all("/buckets", Bucket)
+
+    async def _destroy_bucket(self, bucket_id: str) -> None:
+        await self._ask("DELETE", f"/buckets/{bucket_id}")
+
+    async def _create_access_key(self, bucket_id: str, internal: bool, key: Key) -> AccessKey:
+        path = f"/buckets/{bucket_id}/access-keys"
+        return _parsed(AccessKey, await self._order(path, CreateAccessKey(internal=internal), key))
+
+    async def _describe_access_key(self, key_id: str) -> AccessKey:
+        return _parsed(AccessKey, await self._ask("GET", f"/access-keys/{key_id}"))
+
+    async def _list_access_keys(self) -> list[AccessKey]:
+        return await self._all("/access-keys", AccessKey)
+
+    async def _destroy_access_key(self, key_id: str) -> None:
+        await self._ask("DELETE", f"/access-keys/{key_id}")
+
+    # --- errors ---
+
+    def _translate(self, error: Exception) -> VendorError | None:
+        if isinstance(error, httpx.TimeoutException):
+            return TimedOut("no answer in time")
+        if isinstance(error, httpx.UnsupportedProtocol | httpx.InvalidURL):
+            return InvalidRequest(f"the cloud's URL cannot be used: {error}")
+        if isinstance(error, httpx.DecodingError | httpx.TooManyRedirects):
+            return ProtocolError(f"the answer makes no sense: {error}")
+        if isinstance(error, httpx.HTTPError | httpx.StreamError | httpx.CookieConflict):
+            return Unavailable(str(error) or type(error).__name__)
+        return super()._translate(error)
+
+    # --- HTTP ---
+
+    async def _order(self, path: str, order: Value, key: Key) -> dict[str, Any]:
+        return await self._ask("POST", path, order, headers={"idempotency-key": key})
+
+    async def _all(self, path: str, kind: type[V]) -> list[V]:
+        """All pages of a collection; nothing where the cloud does not have the service."""
+        found: list[V] = []
+        marker: int | None = 0
+        try:
+            while marker is not None:
+                answer = await self._ask("GET", path, params={"marker": marker})
+                found += [_parsed(kind, item) for item in _items(answer)]
+                marker = answer.get("next")
+        except Unsupported:
+            return []
+        return found
+
+    async def _ask(
+        self,
+        method: str,
+        path: str,
+        body: Value | None = None,
+        *,
+        params: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> dict[str, Any]:
+        """Ask with a token; once more with a new one if the cloud does not know ours any more."""
+        content = body.model_dump_json().encode() if body else None
+        options = {
+            "content": content,
+            "params": params,
+            "headers": {"content-type": "application/json"} | {**(headers or {})},
+        }
+        token = await self._logged_in()
+        try:
+            return await self._send(method, path, **options)
+        except Unauthorized:
+            if self._token == token:
+                self._token = None
+            await self._logged_in()
+            return await self._send(method, path, **options)
+
+    async def _send(self, method: str, path: str, **options: Any) -> dict[str, Any]:
+        response = await self._http.send(self._request(method, path, **options))
+        if not response.is_success:
+            raise _error_of(response)
+        return _object_of(response) if response.content else {}
+
+    def _request(self, method: str, path: str, **options: Any) -> httpx.Request:
+        headers = {**(options.pop("headers", None) or {}), "authorization": f"Bearer {self._token}"}
+        return self._http.build_request(method, path, headers=headers, **options)
+
+    async def _logged_in(self) -> str:
+        async with self._login:
+            if self._token is None:
+                username, password = await self._account()
+                response = await self._http.post("/tokens", json={"username": username, "password": password})
+                if not response.is_success:
+                    raise _error_of(response)
+                self._token = str(_object_of(response).get("token"))
+            return self._token
+
+    async def _account(self) -> tuple[str, str]:
+        credentials = await self._credentials()
+        if isinstance(credentials, PasswordCredentials):
+            return credentials.username, credentials.password.get_secret_value()
+        if isinstance(credentials, ExternalCredentials):
+            password = os.environ.get(credentials.variable)
+            if password is None:
+                raise Unauthorized(f"the environment variable {credentials.variable} with the password is not set")
+            return credentials.username, password
+        raise Unauthorized("there are no credentials of a kind that this cloud takes: password or external")
+
+
+def _error_of(response: httpx.Response) -> VendorError:
+    """The cloud's answer as an error: by its code, else by its status."""
+    try:
+        error = response.json()["error"]
+        code, detail = str(error["code"]), str(error["message"])
+    except (ValueError, KeyError, TypeError):
+        code, detail = "", f"HTTP status {response.status_code}"
+    status = response.status_code
+    if status == 429 or (status == 503 and "retry-after" in response.headers):
+        return Throttled(detail, retry_after=_seconds(response.headers.get("retry-after", "")))
+    if kind := _BY_CODE.get(code) or _BY_STATUS.get(status):
+        return kind(detail)
+    if status >= 500:
+        return Unavailable(detail)
+    return InvalidRequest(detail) if status >= 400 else ProtocolError(f"unexpected HTTP status {status}")
+
+
+def _seconds(text: str) -> float:
+    return float(text) if text.isascii() and text.isdigit() else 1.0
+
+
+def _object_of(response: httpx.Response) -> dict[str, Any]:
+    try:
+        answer = response.json()
+    except ValueError as error:
+        raise ProtocolError("the answer is not JSON") from error
+    if not isinstance(answer, dict):
+        raise ProtocolError("the answer is not a JSON object")
+    return answer
+
+
+def _items(answer: dict[str, Any]) -> list[dict[str, Any]]:
+    items = answer.get("items")
+    if not isinstance(items, list):
+        raise ProtocolError("the answer has no list of items")
+    return items
+
+
+def _parsed(kind: type[V], answer: dict[str, Any]) -> V:
+    """The answer in the words all modules share; what a newer cloud says besides is left out."""
+    try:
+        return kind.model_validate({name: value for name, value in answer.items() if name in kind.model_fields})
+    except (ValidationError, AttributeError) as error:
+        fields = error.errors(include_input=False) if isinstance(error, ValidationError) else []
+        words = "; ".join(f"{'.'.join(map(str, field['loc']))}: {field['msg']}" for field in fields)
+        raise ProtocolError(f"the answer is no {kind.__name__}: {words or 'not an object'}") from None
+
+
+async def _verified(content: Content, spec: ImageSpec) -> AsyncIterator[bytes]:
+    """The content, which must be what the specification says: found out before its last bytes are sent."""
+    hasher, size, held = blake3(), 0, b""
+    async for chunk in content():
+        if held:
+            yield held
+        held, size = chunk, size + len(chunk)
+        await asyncio.to_thread(hasher.update, chunk)
+        if size > spec.size:
+            break
+    if size != spec.size or f"blake3:{hasher.hexdigest()}" != spec.digest:
+        raise InvalidRequest(f"the content is not what was declared: {size} bytes, blake3:{hasher.hexdigest()}")
+    if held:
+        yield held

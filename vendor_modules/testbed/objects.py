@@ -1,0 +1,278 @@
+"""The cloud's object store: buckets, the keys to them, and the HTTP service at which objects are read and written.
+
+There are two endpoints: the *internal* one takes internal keys, its traffic is free; the *public* one takes the others,
+and what is read there counts as egress.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+from base64 import b64decode
+from collections.abc import AsyncIterator
+from hmac import compare_digest
+from pathlib import Path
+from secrets import token_hex, token_urlsafe
+from urllib.parse import unquote_to_bytes
+
+from blake3 import blake3
+from pydantic import SecretStr
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+
+from descriptors.base import MIB, new_id, utc_now
+from vendor_modules.resources import Status
+from vendor_modules.testbed.config import CloudConfig, Ports
+from vendor_modules.testbed.errors import ApiError, invalid, not_found, quota_exceeded
+from vendor_modules.testbed.files import in_thread, publish
+from vendor_modules.testbed.http import JsonErrors, limit_of, range_start
+from vendor_modules.testbed.ports import HOST
+from vendor_modules.testbed.records import AccessKeyRecord, BucketRecord
+from vendor_modules.testbed.store import Store, StoredObject
+from vendor_modules.testbed.usage import UsageMeters
+
+MAX_NAME_BYTES = 1024
+
+
+class Buckets:
+    """Buckets, access keys, and the objects' files: ``buckets/BUCKET/HASH-OF-THE-NAME.VERSION``."""
+
+    def __init__(self, state: Path, config: CloudConfig, ports: Ports, store: Store, meters: UsageMeters) -> None:
+        self._folder = state / "buckets"
+        self._config = config
+        self._ports = ports
+        self._store = store
+        self._meters = meters
+        self._folder.mkdir(exist_ok=True)
+
+    def create(self, name: str, key: str) -> BucketRecord:
+        """Create an empty bucket; the same key gives the same bucket."""
+        if existing := self._store.by_key(BucketRecord, key):
+            return existing
+        if len(self._store.all(BucketRecord)) >= self._config.quotas.buckets:
+            raise quota_exceeded("buckets", self._config.quotas.buckets)
+        record = BucketRecord(id=new_id("bucket"), name=name, key=key, status=Status.ACTIVE)
+        with self._store.together():
+            self._store.add(record)
+            self._meters.storage(record.id, "bucket", 0, self._config.object_gib_month)
+        return record
+
+    async def destroy(self, bucket_id: str) -> None:
+        """Remove a bucket with everything in it; keys to it are revoked."""
+        record = self._store.get(BucketRecord, bucket_id)
+        with self._store.together():
+            for access_key in self._store.all(AccessKeyRecord):
+                if access_key.bucket == bucket_id:
+                    self._store.remove(access_key)
+            self._store.remove_objects(bucket_id)
+            self._store.remove(record)
+            self._meters.ended(bucket_id)
+        await asyncio.to_thread(shutil.rmtree, self._folder / bucket_id, ignore_errors=True)
+
+    def create_access_key(self, bucket_id: str, internal: bool, key: str) -> AccessKeyRecord:
+        """Make a key to a bucket; the same idempotency key gives the same access key."""
+        if existing := self._store.by_key(AccessKeyRecord, key):
+            return existing
+        self._store.get(BucketRecord, bucket_id)
+        if len(self._store.all(AccessKeyRecord)) >= self._config.quotas.access_keys:
+            raise quota_exceeded("access keys", self._config.quotas.access_keys)
+        port = self._ports.internal_objects if internal else self._ports.public_objects
+        record = AccessKeyRecord(
+            id=new_id("access-key"),
+            name=f"{'internal' if internal else 'public'} key to {bucket_id}",
+            key=key,
+            status=Status.ACTIVE,
+            bucket=bucket_id,
+            internal=internal,
+            endpoint=f"http://{HOST}:{port}/{bucket_id}",
+            access_key=token_hex(10),
+            secret_key=SecretStr(token_urlsafe(32)),
+        )
+        self._store.add(record)
+        return record
+
+    def destroy_access_key(self, key_id: str) -> None:
+        """Revoke a key."""
+        self._store.remove(self._store.get(AccessKeyRecord, key_id))
+
+    def resume(self) -> None:
+        """Remove files that no object points to: what was being written or replaced when the cloud ended."""
+        for folder in self._folder.iterdir():
+            wanted = {stored.file for stored in self._store.objects(folder.name)}
+            for file in folder.iterdir():
+                if file.name not in wanted:
+                    file.unlink()
+            if not self._store.find(BucketRecord, folder.name):
+                folder.rmdir()
+
+    # --- objects ---
+
+    def path(self, stored: StoredObject) -> Path:
+        """Where the object's data is."""
+        return self._folder / stored.bucket / stored.file
+
+    async def put(self, bucket: str, name: str, content_type: str, content: AsyncIterator[bytes]) -> StoredObject:
+        """Store an object, whole or not at all, in place of any of the same name."""
+        folder = self._folder / bucket
+        folder.mkdir(exist_ok=True)
+        file = f"{blake3(name.encode()).hexdigest()}.{token_hex(8)}"
+        part = folder / f"{file}.part"
+        try:
+            size = await self._receive(bucket, name, part, content)
+            await in_thread(publish, part, folder / file)
+        finally:
+            part.unlink(missing_ok=True)
+        stored = StoredObject(bucket, name, file, size, content_type, utc_now())
+        replaced = self._store.object(bucket, name)
+        if not self._store.find(BucketRecord, bucket):  # removed while the object came in
+            shutil.rmtree(folder, ignore_errors=True)
+            raise not_found("bucket", bucket)
+        with self._store.together():
+            self._store.put_object(stored)
+            self._count(bucket, 0 if replaced else 1, size - (replaced.size if replaced else 0))
+        if replaced:
+            self.path(replaced).unlink(missing_ok=True)
+        return stored
+
+    def remove(self, stored: StoredObject) -> None:
+        """Remove an object."""
+        with self._store.together():
+            self._store.remove_objects(stored.bucket, stored.name)
+            self._count(stored.bucket, -1, -stored.size)
+        self.path(stored).unlink(missing_ok=True)
+
+    async def _receive(self, bucket: str, name: str, part: Path, content: AsyncIterator[bytes]) -> int:
+        replaced = self._store.object(bucket, name)
+        used = sum(b.bytes for b in self._store.all(BucketRecord)) - (replaced.size if replaced else 0)
+        size, held = 0, bytearray()
+        with part.open("wb") as file:
+            async for chunk in content:
+                size += len(chunk)
+                if used + size > self._config.quotas.bucket_mib * MIB:
+                    raise quota_exceeded("MiB in buckets", self._config.quotas.bucket_mib)
+                held += chunk
+                if len(held) >= MIB:
+                    await in_thread(file.write, bytes(held))
+                    held.clear()
+            file.write(held)
+        return size
+
+    def _count(self, bucket_id: str, objects: int, size: int) -> None:
+        bucket = self._store.get(BucketRecord, bucket_id)
+        update = {"objects": bucket.objects + objects, "bytes": bucket.bytes + size}
+        self._store.put(bucket.model_copy(update=update))
+        self._meters.storage(bucket_id, "bucket", update["bytes"], self._config.object_gib_month)
+
+
+class Endpoint:
+    """One of the two endpoints, as a plain ASGI application: names are any Unicode, no routing table fits them."""
+
+    def __init__(self, buckets: Buckets, store: Store, meters: UsageMeters, *, internal: bool) -> None:
+        self._buckets = buckets
+        self._store = store
+        self._meters = meters
+        self._internal = internal
+        self.app = JsonErrors(self._app)
+
+    async def _app(self, scope: dict[str, object], receive: object, send: object) -> None:
+        request = Request(scope, receive)  # type: ignore[arg-type]
+        response = await self._answer(request)
+        await response(scope, receive, send)  # type: ignore[arg-type]
+
+    async def _answer(self, request: Request) -> Response:
+        bucket, name = _names(request)
+        self._check_key(request, bucket)
+        if not name:
+            if request.method != "GET":
+                raise ApiError(405, "method-not-allowed", "a bucket can be listed (GET), nothing else")
+            return self._list(request, bucket)
+        if request.method == "PUT":
+            return await self._put(request, bucket, name)
+        stored = self._store.object(bucket, name)
+        if request.method not in ("GET", "HEAD", "DELETE"):
+            raise ApiError(405, "method-not-allowed", "objects take PUT, GET, HEAD and DELETE")
+        if stored is None:
+            raise ApiError(404, "not-found", "there is no such object")
+        if request.method == "DELETE":
+            self._buckets.remove(stored)
+            return Response(status_code=204)
+        return self._get(request, stored)
+
+    def _check_key(self, request: Request, bucket: str) -> None:
+        access, secret = _basic(request.headers.get("authorization", ""))
+        for key in self._store.all(AccessKeyRecord):
+            if key.access_key == access and compare_digest(key.secret_key.get_secret_value().encode(), secret.encode()):
+                if key.internal != self._internal:
+                    kind, other = ("public", "internal") if self._internal else ("internal", "public")
+                    raise ApiError(403, "forbidden", f"this is the {other} endpoint, it takes no {kind} keys")
+                if key.bucket != bucket:
+                    raise ApiError(403, "forbidden", "the key is not for this bucket")
+                return
+        raise ApiError(401, "unauthorized", "a valid access key and secret are needed (HTTP Basic)")
+
+    def _list(self, request: Request, bucket: str) -> Response:
+        limit = limit_of(request.query_params.get("limit"))
+        after, prefix = request.query_params.get("marker", ""), request.query_params.get("prefix", "")
+        found = self._store.objects(bucket, limit=limit + 1, after=after, prefix=prefix)
+        items = [
+            {"key": o.name, "size": o.size, "content_type": o.content_type, "modified": o.modified.isoformat()}
+            for o in found[:limit]
+        ]
+        return JSONResponse({"objects": items, "next": items[-1]["key"] if len(found) > limit else None})
+
+    async def _put(self, request: Request, bucket: str, name: str) -> Response:
+        content_type = request.headers.get("content-type", "application/octet-stream")
+        try:
+            stored = await self._buckets.put(bucket, name, content_type, request.stream())
+        except ClientDisconnect:
+            raise invalid("the object was not sent whole") from None
+        return JSONResponse({"key": stored.name, "size": stored.size}, status_code=201)
+
+    def _get(self, request: Request, stored: StoredObject) -> Response:
+        start = range_start(request.headers.get("range"), stored.size)
+        headers = {
+            "content-length": str(stored.size - (start or 0)),
+            "last-modified": stored.modified.strftime("%a, %d %b %Y %H:%M:%S GMT"),
+            "etag": f'"{stored.file.rpartition(".")[2]}"',
+            "accept-ranges": "bytes",
+            "content-type": stored.content_type,
+        }
+        if start is not None:
+            headers["content-range"] = f"bytes {start}-{stored.size - 1}/{stored.size}"
+        if request.method == "HEAD":
+            return Response(headers=headers)
+        return StreamingResponse(self._read(stored, start or 0), 200 if start is None else 206, headers)
+
+    async def _read(self, stored: StoredObject, start: int) -> AsyncIterator[bytes]:
+        sent = 0
+        try:
+            with self._buckets.path(stored).open("rb") as file:
+                os.lseek(file.fileno(), start, os.SEEK_SET)
+                while chunk := await asyncio.to_thread(file.read, MIB):
+                    yield chunk
+                    sent += len(chunk)
+        finally:
+            if not self._internal and self._store.find(BucketRecord, stored.bucket):
+                self._meters.egress(stored.bucket, "bucket", sent)
+
+
+def _names(request: Request) -> tuple[str, str]:
+    """The bucket and the object's name, exactly as they were sent: dots and slashes in a name mean nothing."""
+    _, _, path = request.scope["raw_path"].partition(b"/")
+    bucket, _, name = path.partition(b"/")
+    try:
+        decoded = unquote_to_bytes(name).decode()
+    except UnicodeDecodeError as error:
+        raise invalid("an object's name is UTF-8") from error
+    if len(decoded.encode()) > MAX_NAME_BYTES or "\0" in decoded:
+        raise invalid(f"an object's name has at most {MAX_NAME_BYTES} bytes, none of them zero")
+    return bucket.decode("ascii", "replace"), decoded
+
+
+def _basic(header: str) -> tuple[str, str]:
+    try:
+        access, _, secret = b64decode(header.removeprefix("Basic "), validate=True).decode().partition(":")
+    except ValueError:
+        return "", ""
+    return access, secret

@@ -1,0 +1,56 @@
+"""TCP ports of the loopback interface."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import socket
+import time
+from collections.abc import Collection
+
+HOST = "127.0.0.1"
+_CHOICE = range(15000, 32000)
+"""Below the ports that kernels hand out to clients: one of ours must still be free when the cloud starts again."""
+
+
+def listen(port: int, *, patience: float = 3.0) -> socket.socket:
+    """A listening socket at the port. A cloud that was killed a moment ago may still hold it: waits so many seconds.
+    Raises ``OSError``."""
+    deadline = time.monotonic() + patience
+    while True:
+        listener = socket.socket()
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((HOST, port))
+            listener.listen(512)
+        except OSError:
+            listener.close()
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+        else:
+            listener.setblocking(False)
+            return listener
+
+
+def choose_port(taken: Collection[int]) -> int:
+    """A port that nobody listens at and that is not among the ``taken``; ``OSError`` when there seems to be none."""
+    for port in random.sample(_CHOICE, k=200):
+        if port in taken:
+            continue
+        try:
+            listen(port, patience=0).close()
+        except OSError:
+            continue
+        return port
+    raise OSError("no free port was found")
+
+
+async def accepts(port: int) -> bool:
+    """Whether somebody accepts connections at the port."""
+    try:
+        _, writer = await asyncio.open_connection(HOST, port)
+    except OSError:
+        return False
+    writer.close()
+    return True
