@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import structlog
+from pydantic import ValidationError
 
+from agency.store.store import NotStored
 from descriptors.documents import DocumentError
 from descriptors.messages import Problem
+from vendor_modules import registry
 from vendor_modules.errors import VendorError
 
 log = structlog.get_logger("agency")
@@ -35,6 +38,10 @@ def problem_of(error: BaseException) -> Problem:
         return Problem(
             code="bad-document", message=_clean(str(error)), remedy="correct the document and submit it again"
         )
+    if isinstance(error, NotStored):
+        return Problem(code="not-found", message=_clean(str(error)), remedy="see `agency status` for what there is")
+    if isinstance(error, ValidationError | registry.UnknownModule | registry.BrokenModule):
+        return Problem(code="bad-value", message=_clean(str(error)), remedy="correct the value and try again")
     if isinstance(error, TimeoutError):
         return Problem(code="timed-out", message="no answer in time", remedy="try again", retryable=True)
     log.error("unforeseen error", exc_info=error)

@@ -1,0 +1,249 @@
+"""The REST API: FastAPI on 127.0.0.1, guarded by a token that only the agency's user can read.
+
+Long work answers with one JSON object a line (NDJSON): ``{"event": …}`` while it goes on, at last ``{"result": …}`` or
+``{"problem": …}``. Who hangs up does not stop the work: asking again joins it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import json
+import os
+import secrets
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from fastapi import Depends, FastAPI, HTTPException, Request, Response
+from fastapi.responses import JSONResponse, StreamingResponse
+from pydantic import TypeAdapter, ValidationError
+
+from agency import logs
+from agency.agents import addresses
+from agency.api import views
+from agency.messaging.request import ask
+from agency.problems import AgencyError, problem_of, refuse
+from agency.running import Agency
+from agency.store.store import NotStored, VendorConfig
+from descriptors import messages
+from descriptors.application import Application
+from descriptors.base import Document
+from descriptors.deployment import Deployment
+from descriptors.documents import DocumentError, Form, dump, load
+from descriptors.relocation import RelocationPlan, RelocationReceipt
+from descriptors.sla import Agreement, Comparison, Offer
+from vendor_modules import registry
+from vendor_modules.errors import VendorError
+from vendor_modules.services.credentials import Credentials
+
+API_FILE = "api.json"
+"""In the state directory: where the API is, and the token for it."""
+FORESEEN = (AgencyError, DocumentError, NotStored, ValidationError, VendorError, registry.UnknownModule)
+"""Errors that are answered with their problem and are no fault of the agency's."""
+MAX_BLOB = 64 * 1024 * 1024
+"""Bytes of one uploaded file."""
+
+
+def make_app(agency: Agency, token: str) -> FastAPI:
+    """The API of one agency."""
+
+    def authorized(request: Request) -> None:
+        given = request.headers.get("authorization", "").removeprefix("Bearer ")
+        if not hmac.compare_digest(given.encode(), token.encode()):
+            raise HTTPException(401, "the token in api.json is needed")
+
+    app = FastAPI(title="Cloud Agency", version="1", dependencies=[Depends(authorized)], docs_url=None, redoc_url=None)
+    app.add_exception_handler(Exception, _answer_problem)
+    for foreseen in FORESEEN:
+        app.add_exception_handler(foreseen, _answer_problem)
+    _add_queries(app, agency)
+    _add_actions(app, agency)
+    return app
+
+
+async def _answer_problem(_: Request, error: Exception) -> Response:
+    problem = problem_of(error)
+    return JSONResponse({"problem": problem.model_dump(mode="json")}, status_code=409)
+
+
+def _add_queries(app: FastAPI, agency: Agency) -> None:
+    workshop = agency.workshop
+    store = workshop.store
+
+    @app.get("/vendors")
+    async def vendors() -> dict[str, Any]:
+        return await views.vendors(workshop)
+
+    @app.get("/status")
+    async def status() -> dict[str, Any]:
+        return await views.status(workshop)
+
+    @app.get("/applications/{name}")
+    async def application(name: str) -> dict[str, Any]:
+        return await views.application_status(workshop, name)
+
+    @app.get("/applications/{name}/offers")
+    async def offers(name: str) -> dict[str, Any]:
+        await store.get(Application, name)
+        comparisons = await store.all(Comparison, application=name, newest_first=True)
+        if not comparisons:
+            raise refuse("no-offers", f"no offers were asked for {name}", "`agency submit` its descriptor")
+        return views.comparison(comparisons[0])
+
+    @app.get("/applications/{name}/events")
+    async def events(name: str, after: int = 0) -> dict[str, Any]:
+        found = await store.events(name, after_id=after)
+        return {"events": [{"id": e.id, "at": e.at.isoformat(), "kind": e.kind, "text": e.text} for e in found]}
+
+    @app.get("/receipts")
+    async def receipts() -> dict[str, Any]:
+        found = await store.all(RelocationReceipt, newest_first=True)
+        return {"receipts": [receipt.model_dump(mode="json") for receipt in found]}
+
+    @app.get("/documents/{tag}/{identifier}")
+    async def document(tag: str, identifier: str, form: Form = Form.JSON) -> Response:
+        kinds: dict[str, type[Document]] = {
+            kind.tag: kind
+            for kind in (Application, Offer, Agreement, Deployment, RelocationPlan, RelocationReceipt, Comparison)
+        }
+        if tag not in kinds:
+            raise refuse("unknown-document", f"there are no documents {tag!r}", f"one of: {', '.join(kinds)}")
+        return Response(dump(await store.get(kinds[tag], identifier), form), media_type=f"application/{form.value}")
+
+
+def _add_actions(app: FastAPI, agency: Agency) -> None:
+    workshop = agency.workshop
+
+    async def mediate(request: messages.Request, expect: type[Document]) -> Document:
+        return await ask(agency.deployer, addresses.MEDIATOR, request, expect)
+
+    @app.put("/blobs/{digest}")
+    async def blob(digest: str, request: Request) -> dict[str, Any]:
+        body = bytearray()
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > MAX_BLOB:
+                raise refuse("file-too-large", f"a file is over {MAX_BLOB} bytes", "upload smaller files")
+        stored = await asyncio.to_thread(workshop.blobs.put, bytes(body))
+        if stored.digest != digest:
+            raise refuse("content-differs", f"received {stored.digest}, announced {digest}", "upload it again")
+        return {"digest": stored.digest, "size": stored.size}
+
+    @app.post("/applications")
+    async def submit(request: Request) -> dict[str, Any]:
+        application = load(await request.body(), form=Form.JSON, expect=Application, name="application")
+        return views.comparison(await ask(agency.deployer, addresses.MEDIATOR, application, Comparison))
+
+    @app.post("/offers/{offer}/accept")
+    async def accept(offer: str) -> dict[str, Any]:
+        request = messages.Request(action="accept", subject=offer)
+        return (await mediate(request, Agreement)).model_dump(mode="json")
+
+    @app.post("/applications/{name}/plan")
+    async def plan(name: str, vendor: str | None = None, component: str | None = None) -> dict[str, Any]:
+        request = messages.Request(action="plan-relocation", subject=name, vendor=vendor, component=component)
+        return (await mediate(request, RelocationPlan)).model_dump(mode="json")
+
+    @app.post("/applications/{name}/cancel")
+    async def cancel(name: str) -> dict[str, Any]:
+        request = messages.Request(action="cancel", subject=name)
+        return (await mediate(request, Deployment)).model_dump(mode="json")
+
+    @app.post("/applications/{name}/{action}")
+    async def act(name: str, action: str) -> Response:
+        if action not in ("deploy", "start", "stop", "destroy"):
+            raise HTTPException(404)
+        request = messages.Request.model_validate({"action": action, "subject": name})
+        return _followed(agency, name, lambda: mediate(request, Deployment))
+
+    @app.post("/plans/{plan_id}/apply")
+    async def apply(plan_id: str) -> Response:
+        found = await workshop.store.get(RelocationPlan, plan_id)
+        request = messages.Request(action="relocate", subject=plan_id)
+        return _followed(agency, found.application, lambda: mediate(request, RelocationReceipt))
+
+    @app.put("/vendors/{name}")
+    async def add_vendor(name: str, request: Request) -> dict[str, Any]:
+        body = await request.json()
+        module = registry.load(body["module"])
+        settings = module.Settings.model_validate(body["settings"])
+        credentials: Credentials = TypeAdapter(Credentials).validate_python(body["credentials"])
+        given = next(iter(workshop.modules.values())).services
+        await given.credentials.put(name, credentials)
+        config = VendorConfig(name=name, module=body["module"], settings=settings.model_dump(mode="json"))
+        await workshop.store.save_vendor(config)
+        return {"name": name}
+
+
+_under_way: set[asyncio.Future[Document]] = set()
+
+
+def _ended(task: asyncio.Future[Document]) -> None:
+    _under_way.discard(task)
+    if not task.cancelled():
+        task.exception()  # seen: it is in the store, and nobody may be watching any more
+
+
+def _followed(agency: Agency, application: str, job: Callable[[], Awaitable[Document]]) -> StreamingResponse:
+    """Do a job and stream the application's events until it ends."""
+
+    async def lines() -> AsyncIterator[str]:
+        with agency.workshop.events.watch(application) as events:
+            task = asyncio.ensure_future(job())
+            _under_way.add(task)  # it goes on when the watcher hangs up
+            task.add_done_callback(_ended)
+            while not (task.done() and events.empty()):
+                waiting = asyncio.ensure_future(events.get())
+                await asyncio.wait({task, waiting}, return_when=asyncio.FIRST_COMPLETED)
+                if waiting.done():
+                    yield json.dumps({"event": waiting.result()}) + "\n"
+                else:
+                    waiting.cancel()
+            if error := task.exception():
+                yield json.dumps({"problem": problem_of(error).model_dump(mode="json")}) + "\n"
+            else:
+                yield json.dumps({"result": task.result().model_dump(mode="json")}) + "\n"
+
+    return StreamingResponse(lines(), media_type="application/x-ndjson")
+
+
+class _Server(uvicorn.Server):
+    """A server that leaves signals to the program it runs in."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+@asynccontextmanager
+async def serving(agency: Agency) -> AsyncIterator[str]:
+    """Serve the API while inside; gives its URL. Where it is, and its token, is written for the same user to read."""
+    token = secrets.token_urlsafe(32)
+    logs.hide(token)
+    config = uvicorn.Config(
+        make_app(agency, token), host="127.0.0.1", log_config=None, access_log=False, lifespan="off", ws="none"
+    )
+    with socket.create_server(("127.0.0.1", agency.settings.port)) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        server = _Server(config)
+        task = asyncio.create_task(server.serve(sockets=[listener]))
+        file = agency.settings.state / API_FILE
+        _write_private(file, json.dumps({"url": url, "token": token, "pid": os.getpid()}))
+        try:
+            yield url
+        finally:
+            file.unlink(missing_ok=True)
+            server.should_exit = True
+            await task
+
+
+def _write_private(file: Path, text: str) -> None:
+    new = file.with_suffix(".new")
+    new.unlink(missing_ok=True)
+    with os.fdopen(os.open(new, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as stream:
+        stream.write(text)
+    new.replace(file)

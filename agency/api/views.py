@@ -1,0 +1,119 @@
+"""What the API and the ``--json`` of the command line show: plain data from documents."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from agency.janitor import find_leaks
+from agency.problems import problem_of
+from agency.relocation.workshop import Workshop
+from descriptors.application import Application
+from descriptors.deployment import Deployment
+from descriptors.sla import Agreement, Comparison, Ranked
+from vendor_modules.capabilities import CAPABILITIES, capabilities
+from vendor_modules.errors import VendorError
+from vendor_modules.module import VendorModule
+
+Json = dict[str, Any]
+
+
+def offer_row(row: Ranked) -> Json:
+    """One vendor's row of a comparison; prices are numbers, None where there is no offer."""
+    price = row.offer.price if row.offer else None
+    return {
+        "vendor": row.vendor,
+        "offer": row.offer.id if row.offer else None,
+        "region": row.offer.region if row.offer else None,
+        "jurisdiction": row.offer.jurisdiction if row.offer else None,
+        "price_per_hour": float(price.per_hour) if price else None,
+        "price_per_month": float(price.per_month) if price else None,
+        "currency": price.currency if price else None,
+        "guarantees": [f"{g.property} {g.at_least:f} %" for g in row.offer.guarantees] if row.offer else [],
+        "expires": row.offer.expires.isoformat() if row.offer else None,
+        "score": row.score,
+        "chosen": row.chosen,
+        "excluded_because": [reason.model_dump(mode="json", exclude_none=True) for reason in row.excluded_because],
+    }
+
+
+def comparison(document: Comparison) -> Json:
+    """A comparison: its rows, best first."""
+    return {
+        "application": document.application,
+        "call": document.call,
+        "offers": [offer_row(row) for row in document.rows],
+    }
+
+
+async def vendors(workshop: Workshop) -> Json:
+    """Every vendor: its module, what it can do (from the classes), where it is and whether it answers."""
+    rows = await asyncio.gather(*(_vendor(name, module) for name, module in workshop.modules.items()))
+    return {"vendors": list(rows)}
+
+
+async def _vendor(name: str, module: VendorModule) -> Json:
+    able = capabilities(type(module))
+    row: Json = {"name": name, "module": type(module).title, "proof": type(module).proof.value}
+    row["capabilities"] = {capability: capability in able for capability in CAPABILITIES}
+    try:
+        catalogue = await module.catalogue()
+    except VendorError as error:
+        return row | {"reachable": False, "problem": problem_of(error).message}
+    if catalogue.block_gib_month is None:
+        row["capabilities"] |= dict.fromkeys(("volumes", "attach-detach", "volume-bundle"), False)
+    if catalogue.object_gib_month is None:
+        row["capabilities"]["object-storage"] = False
+    return row | {
+        "reachable": True,
+        "region": catalogue.region,
+        "jurisdiction": catalogue.jurisdiction,
+        "currency": catalogue.currency,
+        "sizes": [size.model_dump(mode="json") for size in catalogue.sizes],
+    }
+
+
+async def application_status(workshop: Workshop, name: str) -> Json:
+    """Where an application stands: its deployment, resources, endpoints, agreements, and what is under way."""
+    await workshop.store.get(Application, name)
+    deployments = await workshop.store.all(Deployment, application=name, newest_first=True)
+    agreements = await workshop.store.all(Agreement, application=name)
+    observed = [agreement for agreement in agreements if agreement.state == "observed"]
+    now = deployments[0] if deployments else None
+    return {
+        "application": name,
+        "status": now.status if now else "agreed" if observed else "submitted",
+        "busy": workshop.busy.get(name),
+        "deployment": now.id if now else None,
+        "vendors": sorted({resource.vendor for resource in now.resources}) if now else [],
+        "endpoints": {endpoint.component: endpoint.url for endpoint in now.endpoints} if now else {},
+        "resources": [r.model_dump(mode="json", exclude_none=True) for r in now.resources] if now else [],
+        "agreements": [
+            {
+                "id": a.id,
+                "provider": a.provider,
+                "price_per_hour": float(a.price.per_hour),
+                "currency": a.price.currency,
+            }
+            for a in observed
+        ],
+    }
+
+
+async def status(workshop: Workshop) -> Json:
+    """All applications, pending clean-ups, and resources that serve nothing."""
+    applications = await workshop.store.all(Application)
+    leaks = await find_leaks(workshop)
+    pending = {(cleanup.vendor, cleanup.key) for cleanup in await workshop.store.cleanups()}
+    return {
+        "applications": [await application_status(workshop, application.name) for application in applications],
+        "cleanups": [
+            {"vendor": c.vendor, "kind": c.kind, "key": c.key, "reason": c.reason, "attempts": c.attempts}
+            for c in await workshop.store.cleanups()
+        ],
+        "leaked": [
+            {"vendor": leak.vendor, "kind": leak.kind, "id": leak.id}
+            for leak in leaks
+            if (leak.vendor, leak.key) not in pending
+        ],
+    }

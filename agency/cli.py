@@ -1,0 +1,358 @@
+"""The command line. Commands import what they need when they run: ``agency --help`` must not wait for SPADE or lxml.
+
+Exit status: 0 done, 1 refused or failed, 2 wrong usage or a bad document, 3 no agency answers.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from agency.client import Client
+    from agency.settings import Settings
+    from descriptors.application import Application
+
+app = typer.Typer(
+    help="Cloud Agency: finds, negotiates and moves cloud services.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+vendor_app = typer.Typer(help="Add vendors, and check Vendor Modules.", no_args_is_help=True)
+app.add_typer(vendor_app, name="vendor")
+
+FAILED, USAGE, UNREACHABLE = 1, 2, 3
+
+State = Annotated[
+    Path | None,
+    typer.Option(
+        "--state", help="The agency's state directory.", envvar="AGENCY_STATE", show_default="XDG state directory"
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else on standard output.")]
+App = Annotated[str, typer.Argument(metavar="APP", help="The application's name.")]
+
+
+def main() -> None:
+    """Run the command line."""
+    app()
+
+
+def _state(given: Path | None) -> Path:
+    if given is not None:
+        return given
+    from agency.settings import default_state
+
+    return default_state()
+
+
+def _console(*, stderr: bool = False) -> Console:
+    from rich.console import Console
+
+    return Console(stderr=stderr, highlight=False, soft_wrap=not sys.stdout.isatty())
+
+
+def _print_json(document: Any) -> None:
+    sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+
+
+def _fail(problem: dict[str, Any], as_json: bool, status: int) -> typer.Exit:
+    if as_json:
+        _print_json({"problem": problem})
+    else:
+        from agency import show
+
+        show.problem(_console(stderr=True), problem)
+    return typer.Exit(status)
+
+
+@contextmanager
+def _client(state: Path | None, as_json: bool) -> Iterator[Client]:
+    """A client of the running agency; what goes wrong is shown and ends the command."""
+    from agency.client import Client, Refused, Unreachable
+
+    try:
+        yield Client(_state(state))
+    except Refused as error:
+        raise _fail(error.problem, as_json, FAILED) from None
+    except Unreachable as error:
+        problem = {"code": "unreachable", "message": str(error), "remedy": "start the agency, then try again"}
+        raise _fail(problem, as_json, UNREACHABLE) from None
+
+
+def _show(answer: Any, as_json: bool, how: Callable[[Console, Any], None]) -> None:
+    if as_json:
+        _print_json(answer)
+    else:
+        how(_console(), answer)
+
+
+# --- running an agency ---
+
+
+@app.command()
+def up(
+    state: State = None,
+    port: Annotated[int, typer.Option(help="Port of the API on 127.0.0.1; 0 takes a free one.")] = 0,
+    testbed: Annotated[bool, typer.Option(help="Bring up the agency's own three testbed clouds.")] = True,
+) -> None:
+    """Run the agency: agents, vendors, and the API that the other commands use. Ctrl-C stops it."""
+    from agency.settings import Settings
+
+    _run_until_stopped(Settings(state=_state(state), port=port, testbed=testbed))
+
+
+def _run_until_stopped(settings: Settings) -> None:
+    import asyncio
+
+    from agency.api.server import serving
+    from agency.problems import AgencyError
+    from agency.running import running_agency
+    from agency.signals import stopped
+
+    async def run() -> None:
+        async with running_agency(settings) as agency, serving(agency) as url:
+            console = _console()
+            console.print(f"The agency runs in {settings.state}, its API at {url}.")
+            for name, cloud in agency.clouds.items():
+                console.print(f"  testbed cloud {name}: {cloud.url} (process {cloud.pid})")
+            console.print("Ctrl-C stops it; its state stays.")
+            await stopped()
+            console.print("Stopping.")
+
+    try:
+        asyncio.run(run())
+    except AgencyError as error:
+        raise _fail(error.problem.model_dump(mode="json"), False, FAILED) from None
+
+
+@app.command()
+def demo(
+    state: State = None,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave everything running at the end, until Ctrl-C.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Play the main job: broker, deploy and relocate the guestbook, and prove that nothing was lost."""
+    import asyncio
+
+    from agency.demo import play
+
+    raise typer.Exit(asyncio.run(play(state, keep=keep, as_json=as_json)))
+
+
+# --- applications ---
+
+
+@app.command()
+def submit(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="An application descriptor: XML, YAML or JSON.")],
+    state: State = None,
+    as_json: AsJson = False,
+) -> None:
+    """Submit an application descriptor with its files; shows the offers."""
+    from agency import show
+    from descriptors.documents import Form, dump
+
+    application, files = _with_files(file, as_json)
+    with _client(state, as_json) as client:
+        for digest, content in files.items():
+            client.put(f"/blobs/{digest}", content)
+        answer = client.post("/applications", content=dump(application, Form.JSON))
+    _show(answer, as_json, show.offers)
+
+
+def _with_files(file: Path, as_json: bool) -> tuple[Application, dict[str, bytes]]:
+    """The descriptor with its files' digests filled in, and the files' content by digest."""
+    from agency.submission import MissingFile, gather
+    from descriptors.application import Application
+    from descriptors.documents import DocumentError, load
+
+    try:
+        return gather(load(file, expect=Application), file.parent)
+    except DocumentError as error:
+        raise _fail(_bad_document(error), as_json, USAGE) from None
+    except MissingFile as error:
+        problem = {"code": "file-missing", "message": str(error), "remedy": "put the file there, or correct its source"}
+        raise _fail(problem, as_json, USAGE) from None
+
+
+def _bad_document(error: Exception) -> dict[str, Any]:
+    return {"code": "bad-document", "message": str(error), "remedy": "correct the document and try again"}
+
+
+@app.command()
+def offers(application: App, state: State = None, as_json: AsJson = False) -> None:
+    """Show the offers for an application."""
+    from agency import show
+
+    with _client(state, as_json) as client:
+        answer = client.get(f"/applications/{application}/offers")
+    _show(answer, as_json, show.offers)
+
+
+@app.command()
+def accept(
+    offer: Annotated[str, typer.Argument(metavar="OFFER", help="The offer's id.")],
+    state: State = None,
+    as_json: AsJson = False,
+) -> None:
+    """Accept an offer: it becomes an agreement."""
+    with _client(state, as_json) as client:
+        answer = client.post(f"/offers/{offer}/accept")
+    _show(
+        answer,
+        as_json,
+        lambda console, a: console.print(f"{a['id']} with {a['provider']}: `agency deploy {a['application']}`"),
+    )
+
+
+def _act(application: str, action: str, state: Path | None, as_json: bool) -> None:
+    from agency import show
+
+    with _client(state, as_json) as client, show.Following(_console(stderr=True)) as following:
+        answer = client.follow(
+            f"/applications/{application}/{action}", following.event if not as_json else lambda _: None
+        )
+    _show(
+        answer, as_json, lambda console, d: console.print(f"{d['application']} is {d['status']}", *_urls(d), sep="\n  ")
+    )
+
+
+def _urls(deployment: dict[str, Any]) -> list[str]:
+    return [f"{endpoint['component']}: {endpoint['url']}" for endpoint in deployment["endpoints"]]
+
+
+@app.command()
+def deploy(application: App, state: State = None, as_json: AsJson = False) -> None:
+    """Create everything under the accepted offer, or nothing."""
+    _act(application, "deploy", state, as_json)
+
+
+@app.command()
+def start(application: App, state: State = None, as_json: AsJson = False) -> None:
+    """Start a stopped application."""
+    _act(application, "start", state, as_json)
+
+
+@app.command()
+def stop(application: App, state: State = None, as_json: AsJson = False) -> None:
+    """Stop an application; its data and its addresses stay."""
+    _act(application, "stop", state, as_json)
+
+
+@app.command()
+def destroy(application: App, state: State = None, as_json: AsJson = False) -> None:
+    """Remove everything that an application has, with its data, and end its agreements."""
+    _act(application, "destroy", state, as_json)
+
+
+@app.command()
+def status(
+    application: Annotated[str | None, typer.Argument(metavar="[APP]", help="One application; none: all.")] = None,
+    state: State = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show where applications stand, what is to be cleaned up, and what leaked."""
+    from agency import show
+
+    with _client(state, as_json) as client:
+        answer = client.get(f"/applications/{application}" if application else "/status")
+    _show(answer, as_json, show.application if application else show.status)
+
+
+# --- relocation ---
+
+
+@app.command()
+def relocate(
+    application: App,
+    to: Annotated[
+        str | None, typer.Option("--to", metavar="VENDOR", help="Where to; by default the best other vendor.")
+    ] = None,
+    component: Annotated[str | None, typer.Option(metavar="NAME", help="Move only this component.")] = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Show what would be done.")] = False,
+    apply: Annotated[
+        bool, typer.Option("--apply", help="Plan, and do it. Joins a relocation that is under way.")
+    ] = False,
+    cancel: Annotated[bool, typer.Option("--cancel", help="Undo the relocation that is under way.")] = False,
+    state: State = None,
+    as_json: AsJson = False,
+) -> None:
+    """Move an application, or one component, to another vendor."""
+    if plan + apply + cancel != 1:
+        raise typer.BadParameter("say one of --plan, --apply and --cancel")
+    from agency import show
+
+    with _client(state, as_json) as client:
+        if cancel:
+            answer = client.post(f"/applications/{application}/cancel")
+            _show(answer, as_json, lambda console, _: console.print(f"{application}: what was begun is being undone"))
+            return
+        under_way = client.get(f"/applications/{application}")["busy"]
+        if plan or not under_way:
+            planned = client.post(f"/applications/{application}/plan", vendor=to, component=component)
+            under_way = planned["id"]
+            if plan or not as_json:
+                _show(planned, as_json, show.plan)
+        if plan:
+            return
+        with show.Following(_console(stderr=True)) as following:
+            receipt = client.follow(f"/plans/{under_way}/apply", following.event if not as_json else lambda _: None)
+    _show(receipt, as_json, show.receipt)
+
+
+@app.command()
+def receipts(state: State = None, as_json: AsJson = False) -> None:
+    """Show the receipts of all relocations, the newest first."""
+    from agency import show
+
+    with _client(state, as_json) as client:
+        answer = client.get("/receipts")
+    _show(answer, as_json, show.receipts)
+
+
+# --- documents and vendors ---
+
+
+@app.command()
+def validate(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Any of our documents: XML, YAML or JSON.")],
+    as_json: AsJson = False,
+) -> None:
+    """Check a document; says where and what is wrong."""
+    from descriptors.documents import DocumentError, load
+
+    try:
+        document = load(file)
+    except DocumentError as error:
+        if as_json:
+            problems = [
+                {k: getattr(p, k) for k in ("file", "line", "column", "element", "message", "expected")}
+                for p in error.problems
+            ]
+            _print_json({"valid": False, "problems": problems})
+            raise typer.Exit(USAGE) from None
+        raise _fail(_bad_document(error), False, USAGE) from None
+    _show(
+        {"valid": True, "document": document.tag},
+        as_json,
+        lambda console, d: console.print(f"{file}: a valid {d['document']}"),
+    )
+
+
+@app.command()
+def vendors(state: State = None, as_json: AsJson = False) -> None:
+    """Show the vendors and what each can do."""
+    from agency import show
+
+    with _client(state, as_json) as client:
+        answer = client.get("/vendors")
+    _show(answer, as_json, show.vendors)

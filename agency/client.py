@@ -1,0 +1,97 @@
+"""The command line's side of the API."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from descriptors.messages import Problem
+
+Json = dict[str, Any]
+
+_PATIENCE = httpx.Timeout(120.0, connect=5.0)
+
+
+class Unreachable(Exception):
+    """No agency answers; the text says what to do."""
+
+
+class Refused(Exception):
+    """The agency refused, or the work failed. Carries the problem."""
+
+    def __init__(self, problem: Json) -> None:
+        super().__init__(problem["message"])
+        self.problem = problem
+
+
+class Client:
+    """Talks to the agency that runs in a state directory."""
+
+    def __init__(self, state: Path) -> None:
+        try:
+            known = json.loads((state / "api.json").read_text())
+        except (OSError, ValueError):
+            raise Unreachable(f"no agency runs in {state}: start one with `agency up --state {state}`") from None
+        headers = {"Authorization": f"Bearer {known['token']}"}
+        self._http = httpx.Client(base_url=known["url"], headers=headers, timeout=_PATIENCE, trust_env=False)
+        self._state = state
+
+    def get(self, path: str, **query: Any) -> Json:
+        """The answer to a query."""
+        return self._send("GET", path, params=query)
+
+    def post(self, path: str, *, content: str | None = None, **query: Any) -> Json:
+        """The answer to a short action."""
+        return self._send("POST", path, content=content, params={k: v for k, v in query.items() if v is not None})
+
+    def put(self, path: str, content: bytes) -> Json:
+        """Bring content in."""
+        return self._send("PUT", path, content=content)
+
+    def follow(self, path: str, on_event: Callable[[Json], None]) -> Json:
+        """Do long work and return its result; ``on_event`` sees what happens meanwhile."""
+        try:
+            with self._http.stream("POST", path, timeout=httpx.Timeout(None, connect=5.0)) as response:
+                if response.headers.get("content-type", "") != "application/x-ndjson":
+                    response.read()
+                    return self._read(response)
+                for line in response.iter_lines():
+                    message = json.loads(line)
+                    if "event" in message:
+                        on_event(message["event"])
+                    elif "problem" in message:
+                        raise Refused(message["problem"])
+                    else:
+                        result: Json = message["result"]
+                        return result
+        except httpx.TransportError as error:
+            raise self._lost(error) from error
+        raise Unreachable("the agency ended before the work did: start it again, and it goes on with the work")
+
+    def _send(self, method: str, path: str, **options: Any) -> Json:
+        try:
+            return self._read(self._http.request(method, path, **options))
+        except httpx.TransportError as error:
+            raise self._lost(error) from error
+
+    def _lost(self, error: Exception) -> Unreachable:
+        return Unreachable(
+            f"the agency in {self._state} does not answer ({type(error).__name__}): "
+            f"is it still running? Start it with `agency up --state {self._state}`"
+        )
+
+    @staticmethod
+    def _read(response: httpx.Response) -> Json:
+        if response.is_success:
+            answer: Json = response.json()
+            return answer
+        try:
+            raise Refused(response.json()["problem"])
+        except (ValueError, KeyError):
+            message = f"the agency answered {response.status_code} to {response.request.method} {response.url.path}"
+            problem = Problem(code="api-error", message=message, remedy="see agency.log in the state directory")
+            raise Refused(problem.model_dump(mode="json")) from None

@@ -1,0 +1,86 @@
+"""The janitor: what could not be removed when it should have been is tried again until it is gone."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from dataclasses import dataclass
+
+import structlog
+
+from agency.problems import problem_of
+from agency.relocation.workshop import Workshop
+from agency.store.store import Cleanup
+from descriptors.deployment import Deployment
+from vendor_modules.capabilities import inventory, release
+from vendor_modules.errors import VendorError
+
+log = structlog.get_logger("agency")
+
+PERIOD = 2.0
+"""Seconds between two rounds while something is to be cleaned up, at first; they grow apart while nothing succeeds."""
+LONGEST_PERIOD = 60.0
+
+OUR_KEY = re.compile(r"^(deployment|plan)-[0-9a-f]{16}/")
+"""The idempotency keys that this agency gives: an operation's id, and a task's name."""
+
+
+@dataclass(frozen=True)
+class Leak:
+    """A resource of ours at a vendor that belongs to no live deployment and no operation under way."""
+
+    vendor: str
+    kind: str
+    id: str
+    key: str
+
+
+async def keep_tidy(workshop: Workshop) -> None:
+    """Work off pending clean-ups, for ever."""
+    wait = PERIOD
+    while True:
+        await asyncio.sleep(wait)
+        try:
+            pending = await workshop.store.cleanups()
+            done = [await clean_up(workshop, cleanup) for cleanup in pending]
+            wait = PERIOD if any(done) or not pending else min(wait * 2, LONGEST_PERIOD)
+        except Exception as error:
+            log.error("janitor stumbled", exc_info=error)
+
+
+async def clean_up(workshop: Workshop, cleanup: Cleanup) -> bool:
+    """Try one clean-up; returns whether it is done."""
+    module = workshop.modules.get(cleanup.vendor)
+    if module is None:
+        await workshop.store.cleanup_failed(cleanup.id, f"there is no vendor {cleanup.vendor} any more")
+        return False
+    try:
+        count = await release(module, cleanup.kind, cleanup.key)
+    except Exception as error:  # noqa: BLE001 - it is tried again
+        await workshop.store.cleanup_failed(cleanup.id, problem_of(error).message)
+        return False
+    await workshop.store.cleanup_done(cleanup.id)
+    log.info("cleaned up", vendor=cleanup.vendor, kind=cleanup.kind, key=cleanup.key, count=count)
+    return True
+
+
+async def find_leaks(workshop: Workshop) -> list[Leak]:
+    """Ask every vendor what it holds, and name what is ours and serves nothing. Vendors out of reach are left out."""
+    deployments = await workshop.store.all(Deployment)
+    known = {(r.vendor, r.kind, r.id) for deployment in deployments for r in deployment.resources}
+    active = set(workshop.busy.values())
+    leaks: list[Leak] = []
+    for vendor, module in workshop.modules.items():
+        try:
+            held = await inventory(module)
+        except VendorError as error:
+            log.warning("vendor not audited", vendor=vendor, error=str(error))
+            continue
+        leaks += [
+            Leak(vendor, kind, resource.id, resource.key)
+            for kind, resource in held
+            if OUR_KEY.match(resource.key)
+            and resource.key.partition("/")[0] not in active
+            and (vendor, kind, resource.id) not in known
+        ]
+    return leaks

@@ -1,0 +1,156 @@
+"""A running agency: everything opened and started in the order it depends on, and closed the other way round."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import sqlite3
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+from dbos import DBOS
+
+from agency import logs
+from agency.agents import addresses
+from agency.agents.broker import BrokerAgent
+from agency.agents.mediator import MediatorAgent
+from agency.agents.provisioner import ProvisionerAgent
+from agency.agents.relocator import RelocatorAgent
+from agency.agents.vendor import VendorAgent
+from agency.blobs import Blobs
+from agency.clouds import Cloud, running_clouds
+from agency.events import Events
+from agency.janitor import keep_tidy
+from agency.messaging.agent import RoleAgent
+from agency.messaging.link import InProcessLink
+from agency.problems import refuse
+from agency.relocation.viaduct import VIADUCTS, under_way
+from agency.relocation.workshop import Workshop
+from agency.settings import Settings
+from agency.store.credentials import Cipher, EncryptedCredentials
+from agency.store.keyring import Keyring
+from agency.store.persistence import StorePersistence
+from agency.store.store import Store
+from vendor_modules import registry
+from vendor_modules.module import VendorModule
+from vendor_modules.services import Services
+from vendor_modules.services.serialization import JsonSerialization
+
+WORKFLOW_VERSION = "1"
+"""Operations begun by one version are finished by the same: raised when the steps of an operation change."""
+
+
+@dataclass(frozen=True)
+class Agency:
+    """What runs: the settings, the workshop, the agent that speaks for the deployer, and the testbed's clouds."""
+
+    settings: Settings
+    workshop: Workshop
+    deployer: RoleAgent
+    clouds: dict[str, Cloud]
+
+
+@asynccontextmanager
+async def running_agency(settings: Settings) -> AsyncIterator[Agency]:
+    """Open the agency in its state directory; what an earlier process left undone is taken up again."""
+    async with AsyncExitStack() as stack:
+        stack.enter_context(_alone(settings.state))
+        logs.configure(settings.state)
+        store = await stack.enter_async_context(Store.open(settings.store_url()))
+        credentials = EncryptedCredentials(store, Cipher(Keyring(settings.state / "master.key").key()))
+        clouds: dict[str, Cloud] = {}
+        if settings.testbed:
+            clouds = await stack.enter_async_context(
+                running_clouds(settings.state / "clouds", store, credentials, settings.cloud_restart_seconds)
+            )
+        modules = {}
+        for config in await store.vendors():
+            module = make_module(config.name, config.module, config.settings, services(store, credentials))
+            modules[config.name] = await stack.enter_async_context(module)
+        workshop = Workshop(modules, store, Blobs(settings.state / "blobs"), settings.state / "spool", Events(store))
+        deployer = await stack.enter_async_context(_society(workshop, settings.call_seconds))
+        stack.enter_context(_workflows(settings, workshop))
+        for order in await under_way():
+            workshop.busy[order.application.name] = order.id
+        tidying = asyncio.create_task(keep_tidy(workshop))
+        stack.callback(tidying.cancel)
+        yield Agency(settings, workshop, deployer, clouds)
+
+
+def services(store: Store, credentials: EncryptedCredentials) -> Services:
+    """The four services of a module, on the agency's store."""
+    log = structlog.get_logger("agency")
+    return Services(credentials, StorePersistence(store), log, JsonSerialization())
+
+
+def make_module(vendor: str, name: str, settings: dict[str, object], given: Services) -> VendorModule:
+    """The module of that name, as the vendor; refuses settings that it does not take."""
+    kind = registry.load(name)
+    return kind(vendor, kind.Settings.model_validate(settings), given)
+
+
+@contextmanager
+def _alone(state: Path) -> Iterator[None]:
+    """Hold the state directory: two agencies in one would carry out every operation twice."""
+    state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with (state / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise refuse(
+                "already-running",
+                f"an agency runs in {state} already",
+                "use it, stop it, or name another directory with --state",
+            ) from None
+        yield
+
+
+@asynccontextmanager
+async def _society(workshop: Workshop, call_seconds: float) -> AsyncIterator[RoleAgent]:
+    """Start the agents on the in-process link; gives the one that speaks for the deployer."""
+    link = InProcessLink()
+    agents: list[RoleAgent] = [
+        VendorAgent(addresses.vendor(name), link, module) for name, module in workshop.modules.items()
+    ]
+    agents += [
+        BrokerAgent(addresses.BROKER, link, tuple(workshop.modules)),
+        ProvisionerAgent(addresses.PROVISIONER, link, workshop),
+        RelocatorAgent(addresses.RELOCATOR, link, workshop, call_seconds),
+        MediatorAgent(addresses.MEDIATOR, link, workshop, call_seconds),
+        RoleAgent(addresses.DEPLOYER, link),
+    ]
+    try:
+        for agent in agents:
+            await agent.start()
+        yield agents[-1]
+    finally:
+        for agent in reversed(agents):
+            await agent.stop()
+
+
+@contextmanager
+def _workflows(settings: Settings, workshop: Workshop) -> Iterator[None]:
+    """Run DBOS on its own database. What an earlier process left undone goes on as soon as this begins."""
+    if settings.workflow_database is None:
+        with sqlite3.connect(settings.state / "workflows.db") as database:
+            database.execute("PRAGMA journal_mode=WAL")
+        (settings.state / "workflows.db").chmod(0o600)
+        database.close()
+    VIADUCTS.workshop = workshop
+    DBOS(
+        config={
+            "name": "cloud-agency",
+            "system_database_url": settings.workflow_url(),
+            "application_version": WORKFLOW_VERSION,
+            "executor_id": "agency",
+            "log_level": "WARNING",
+        }
+    )
+    DBOS.launch()
+    try:
+        yield
+    finally:
+        DBOS.destroy()

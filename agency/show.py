@@ -1,0 +1,203 @@
+"""How things look on a terminal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+from rich.table import Table
+
+from descriptors.base import MIB
+
+Json = dict[str, Any]
+
+
+def offers(console: Console, answer: Json) -> None:
+    """The offers table: the chosen one marked, and why the others are left out."""
+    table = Table(title=f"Offers for {answer['application']}", title_justify="left")
+    for column, justify in (
+        ("", "left"), ("vendor", "left"), ("region", "left"), ("per hour", "right"), ("per month", "right"),
+        ("guarantees", "left"), ("score", "right"), ("offer, or why it is left out", "left"),
+    ):  # fmt: skip
+        table.add_column(column, justify=justify)  # type: ignore[arg-type]
+    for row in answer["offers"]:
+        reasons = "; ".join(reason["message"] for reason in row["excluded_because"])
+        table.add_row(
+            "[green]➜[/]" if row["chosen"] else "",
+            f"[bold]{row['vendor']}[/]" if row["chosen"] else row["vendor"],
+            f"{row['region']} ({row['jurisdiction']})" if row["region"] else "",
+            _money(row["price_per_hour"], row["currency"], 4),
+            _money(row["price_per_month"], row["currency"], 2),
+            "\n".join(row["guarantees"]),
+            "" if row["score"] is None else f"{row['score']:.3f}",
+            f"[red]{escape(reasons)}[/]" if reasons else row["offer"],
+        )
+    console.print(table)
+
+
+def _money(amount: float | None, currency: str | None, places: int) -> str:
+    return "" if amount is None else f"{amount:.{places}f} {currency}"
+
+
+def plan(console: Console, document: Json) -> None:
+    """A relocation plan to approve."""
+    console.print(
+        f"[bold]Plan {document['id']}[/]: move {', '.join(document['components'])} of {document['application']} "
+        f"from [bold]{document['source']}[/] to [bold]{document['target']}[/]"
+    )
+    marks = {"move": "[green]→ move[/]", "stay": "[blue]= stay[/]", "adapt": "[yellow]~ adapt[/]"}
+    table = Table(show_header=False, box=None, padding=(0, 2))
+    for item in document["items"]:
+        size = _size(item["bytes"]) if item["bytes"] else ""
+        table.add_row(f"  {marks[item['action']]}", item["kind"], item["name"], size, escape(item["what"]))
+    console.print(table)
+    before, after = document["price_before"], document["price_after"]
+    console.print(
+        f"  {_size(document['bytes'])} to move, about {document['seconds']:.0f} s in all, "
+        f"about {document['downtime_seconds']:.0f} s of downtime"
+    )
+    console.print(
+        f"  price: {float(before['per_hour']):.4f} → {float(after['per_hour']):.4f} {after['currency']} an hour "
+        f"({float(before['per_month']):.2f} → {float(after['per_month']):.2f} a month); "
+        f"{len(document['tasks'])} tasks; valid until {document['expires'][11:19]} UTC"
+    )
+
+
+def _size(count: float) -> str:
+    return f"{count / MIB:.1f} MiB"
+
+
+def receipt(console: Console, document: Json) -> None:
+    """A relocation receipt."""
+    console.print(
+        f"[bold]Receipt {document['id']}[/]: {document['application']} {document['outcome']}, "
+        f"{document['source']} → {document['target']}"
+    )
+    console.print(
+        f"  {_size(document['bytes_moved'])} moved in {document['seconds']:.1f} s, "
+        f"downtime {document['downtime_seconds']:.1f} s"
+    )
+    for item in document["items"]:
+        if item["digest"]:
+            console.print(f"  {item['kind']} {item['name']}: {_size(item['bytes'])}, {item['digest'][:23]}…")
+    if document["content_before"]:
+        same = document["content_before"] == document["content_after"]
+        verdict = "[green]the same[/]" if same else "[yellow]not compared[/]"
+        console.print(f"  content before and after: {document['content_before'][:23]}… {verdict}")
+    for problem in document["problems"]:
+        console.print(f"  [red]{escape(problem['message'])}[/]")
+
+
+def receipts(console: Console, answer: Json) -> None:
+    """All receipts, the newest first."""
+    for document in answer["receipts"]:
+        receipt(console, document)
+    if not answer["receipts"]:
+        console.print("No receipts: nothing has been relocated yet.")
+
+
+def vendors(console: Console, answer: Json) -> None:
+    """The vendors with the capability matrix, made from the modules' classes."""
+    names = [vendor["name"] for vendor in answer["vendors"]]
+    table = Table(title="Vendors and what they can do", title_justify="left")
+    table.add_column("")
+    for name in names:
+        table.add_column(name, justify="center")
+    facts = {
+        "module": [v["module"] for v in answer["vendors"]],
+        "proven": [v["proof"] for v in answer["vendors"]],
+        "answers": ["yes" if v["reachable"] else f"[red]{escape(v['problem'])}[/]" for v in answer["vendors"]],
+        "region": [f"{v.get('region', '')} ({v.get('jurisdiction', '')})" for v in answer["vendors"]],
+    }
+    for fact, values in facts.items():
+        table.add_row(f"[dim]{fact}[/]", *values)
+    for capability in answer["vendors"][0]["capabilities"] if names else ():
+        able = [vendor["capabilities"][capability] for vendor in answer["vendors"]]
+        table.add_row(capability, *("[green]✓[/]" if can else "[dim]-[/]" for can in able))
+    console.print(table)
+
+
+def status(console: Console, answer: Json) -> None:
+    """All applications, and what is amiss."""
+    table = Table(title="Applications", title_justify="left")
+    for column in ("application", "status", "vendors", "endpoints"):
+        table.add_column(column)
+    for row in answer["applications"]:
+        state = row["status"] + (f" ({row['busy']})" if row["busy"] else "")
+        table.add_row(row["application"], state, ", ".join(row["vendors"]), "\n".join(row["endpoints"].values()))
+    console.print(table)
+    for cleanup in answer["cleanups"]:
+        console.print(f"[yellow]to be cleaned up[/]: {cleanup['kind']} {cleanup['key']} at {cleanup['vendor']}")
+        console.print(f"  {escape(cleanup['reason'])} ({cleanup['attempts']} attempts so far)")
+    for leak in answer["leaked"]:
+        console.print(f"[red]leaked[/]: {leak['kind']} {leak['id']} at {leak['vendor']}")
+
+
+def application(console: Console, answer: Json) -> None:
+    """One application: where it is, and what it is made of."""
+    console.print(f"[bold]{answer['application']}[/] is {answer['status']}")
+    for component, url in answer["endpoints"].items():
+        console.print(f"  {component}: {url}")
+    for agreement in answer["agreements"]:
+        price = f"{agreement['price_per_hour']:.4f} {agreement['currency']} an hour"
+        console.print(f"  agreement {agreement['id']} with {agreement['provider']}, {price}")
+    table = Table(box=None, padding=(0, 2))
+    for column in ("kind", "name", "vendor", "id"):
+        table.add_column(column)
+    for resource in answer["resources"]:
+        table.add_row(resource["kind"], resource["name"], resource["vendor"], resource["id"])
+    if answer["resources"]:
+        console.print(table)
+
+
+def problem(console: Console, document: Json) -> None:
+    """What went wrong and what to do."""
+    console.print(f"[bold red]{document['code']}[/]: {escape(document['message'])}")
+    console.print(f"  [bold]what to do[/]: {escape(document['remedy'])}")
+    if document.get("receipt"):
+        console.print(f"  receipt: {document['receipt']}")
+
+
+class Following:
+    """Shows long work while it goes on: a line a task, and for transfers a bar with bytes, rate and time left."""
+
+    def __init__(self, console: Console) -> None:
+        self._progress = Progress(
+            TextColumn("  {task.description:<24}"), BarColumn(), DownloadColumn(binary_units=True),
+            TransferSpeedColumn(), TimeRemainingColumn(), console=console, transient=True,
+        )  # fmt: skip
+        self._bars: dict[str, TaskID] = {}
+
+    def __enter__(self) -> Following:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def event(self, event: Json) -> None:
+        """Show one event."""
+        kind, text = event["kind"], escape(event.get("text", ""))
+        if kind == "progress":
+            name = event["task"]
+            if name not in self._bars:
+                self._bars[name] = self._progress.add_task(name, total=event["total"])
+            self._progress.update(self._bars[name], completed=event["done"])
+        elif kind == "task-done":
+            self._progress.console.print(f"  [green]✓[/] {text} [dim]{event.get('seconds', 0):.2f} s[/]")
+            if text in self._bars:
+                self._progress.remove_task(self._bars.pop(text))
+        elif kind in ("task-failed", "undo-failed"):
+            self._progress.console.print(f"  [red]✗[/] {text}")
+        elif kind == "undone":
+            self._progress.console.print(f"  [yellow]↩[/] undone: {text}")
