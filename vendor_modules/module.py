@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict
 from descriptors.cfp import CallForProposals
 from descriptors.deployment import Kind
 from descriptors.sla import Offer, Refusal
-from vendor_modules.errors import NotFound, ResourceFailed, TimedOut, Unavailable, VendorError
+from vendor_modules.errors import NotFound, ResourceFailed, Throttled, TimedOut, Unavailable, VendorError
 from vendor_modules.proposals import propose
 from vendor_modules.resources import Catalogue, Key, Machine, MachineSpec, Resource, Status
 from vendor_modules.services import Services
@@ -159,7 +159,7 @@ class VendorModule(ABC):
     async def _call(self, operation: str, call: Callable[[], Awaitable[T]], *, limited: bool = True) -> T:
         """Make a call to the provider: limited in time, repeated while that can help, its errors mapped."""
         async for attempt in stamina.retry_context(
-            on=lambda error: isinstance(error, VendorError) and error.retryable,
+            on=_worth_repeating,
             attempts=self.attempts,
             timeout=None,
             wait_initial=0.1,
@@ -230,3 +230,10 @@ class VendorModule(ABC):
                 )
             await asyncio.sleep(wait)
             wait = min(wait * 1.5, 2.0)
+
+
+def _worth_repeating(error: Exception) -> bool | float:
+    """Whether a repeated call can help; a number is when, in seconds from now."""
+    if isinstance(error, Throttled):
+        return error.retry_after
+    return isinstance(error, VendorError) and error.retryable

@@ -11,6 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import StreamingResponse
 from pydantic import AwareDatetime, StringConstraints
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from vendor_modules.resources import ImageSpec, VolumeSpec
 from vendor_modules.testbed.cloud import Cloud
@@ -188,7 +189,10 @@ def _images(cloud: Cloud) -> APIRouter:
 
     @router.put("/images/{image_id}/content")
     async def upload(image_id: str, request: Request) -> Answer:
-        return (await images.upload(image_id, request.stream())).shown()
+        try:
+            return (await images.upload(image_id, request.stream())).shown()
+        except ClientDisconnect:
+            raise invalid("the content was not sent whole") from None
 
     @router.get("/images/{image_id}/content")
     async def download(image_id: str, range_: Annotated[str | None, Header(alias="Range")] = None) -> StreamingResponse:

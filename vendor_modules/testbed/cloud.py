@@ -49,7 +49,7 @@ class Cloud:
     @classmethod
     async def open(cls, state: Path, config: CloudConfig, ports: Ports, store: Store, log: Log) -> Cloud:
         """Go on from where the state directory says that the cloud was."""
-        cloud = cls(state, config, ports, store, await runtimes.load(config.runtime), log)
+        cloud = cls(state, config, ports, store, await runtimes.load(config.runtime, state / "runtime"), log)
         cloud._end_usage_of_machines()
         cloud.buckets.resume()
         cloud.images.resume()

@@ -47,7 +47,8 @@ class CloudConfig(BaseModel):
     port: Annotated[int, Field(ge=0, le=65535)] = 0
     """Of the API; 0 chooses one at the first start and keeps it."""
 
-    runtime: Literal["embedded", "qemu"] = "embedded"
+    runtime: Literal["embedded", "qemu", "qemu-kvm"] = "embedded"
+    """How machines run: as confined processes, as virtual machines in software, or as accelerated ones."""
     sizes: Annotated[tuple[Size, ...], Field(min_length=1)] = (
         Size(name="small", cores=1, memory_mib=512, price_per_hour=Decimal("0.01")),
         Size(name="medium", cores=2, memory_mib=2048, price_per_hour=Decimal("0.04")),

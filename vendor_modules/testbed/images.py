@@ -146,7 +146,8 @@ class Images:
                 sent += len(chunk)
         finally:
             file.close()
-            self._meters.egress(image_id, "image", sent)
+            if self._store.find(ImageRecord, image_id):
+                self._meters.egress(image_id, "image", sent)
 
     # --- made here ---
 

@@ -16,19 +16,19 @@ class Jobs:
     def __init__(self, log: Log) -> None:
         self._log = log
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._held: dict[str, str] = {}
+        self._held: dict[str, frozenset[str]] = {}
 
     def start(self, resource_id: str, work: Coroutine[Any, Any, None], *, holding: Iterable[str] = ()) -> None:
         """Begin the resource's job; it must end well whatever happens, or be cancelled."""
-        held = list(holding)
-        self._held.update(dict.fromkeys(held, resource_id))
+        self._held[resource_id] = frozenset(holding)
         task = self._tasks[resource_id] = asyncio.create_task(work)
-        task.add_done_callback(lambda done: self._done(resource_id, held, done))
+        task.add_done_callback(lambda done: self._done(resource_id, done))
 
     def refuse_if_held(self, kind: str, resource_id: str) -> None:
         """The API's conflict error while another resource's job works with this one."""
-        if by := self._held.get(resource_id):
-            raise conflict(f"{kind} {resource_id} is being copied to {by}; wait until that is ready")
+        for by, held in self._held.items():
+            if resource_id in held:
+                raise conflict(f"{kind} {resource_id} is being copied to {by}; wait until that is ready")
 
     async def cancel(self, resource_id: str) -> None:
         """Cancel the resource's job, if there is one, and wait until it has ended."""
@@ -41,10 +41,8 @@ class Jobs:
         for resource_id in list(self._tasks):
             await self.cancel(resource_id)
 
-    def _done(self, resource_id: str, held: list[str], task: asyncio.Task[None]) -> None:
+    def _done(self, resource_id: str, task: asyncio.Task[None]) -> None:
         if self._tasks.get(resource_id) is task:
-            del self._tasks[resource_id]
-        for other in held:
-            self._held.pop(other, None)
+            del self._tasks[resource_id], self._held[resource_id]
         if not task.cancelled() and (error := task.exception()):
             self._log.error("a job failed", resource=resource_id, exc_info=error)

@@ -76,6 +76,7 @@ class Machines:
             port=choose_port(ports_taken(self._store)),
             volumes=tuple(attachment.volume for attachment in spec.volumes),
             key_pair=spec.key_pair,
+            public_key=self._store.get(KeyPairRecord, spec.key_pair).public_key if spec.key_pair else None,
             security_groups=spec.security_groups,
         )
         self._keep_user_data(record.id, spec.user_data)
@@ -136,9 +137,9 @@ class Machines:
     def resume(self) -> None:
         """Begin to start all machines that were up, or on their way, when the cloud ended."""
         known = {record.id for record in self._store.all(MachineRecord)}
-        for folder in (self._state / "machines").iterdir():
-            if folder.name not in known:
-                self._remove_files(folder.name)
+        for entry in (*(self._state / "machines").iterdir(), *(self._state / "user-data").iterdir()):
+            if entry.name not in known:
+                self._remove_files(entry.name)
         for record in self._store.all(MachineRecord):
             if record.status in (Status.ACTIVE, Status.PENDING):
                 self._store.put(record.model_copy(update={"status": Status.PENDING}))
@@ -151,7 +152,6 @@ class Machines:
     def guest(self, record: MachineRecord) -> Guest:
         """The machine as its runtime sees it."""
         size = self._size(record.size)
-        pair = self._store.find(KeyPairRecord, record.key_pair) if record.key_pair else None
         volumes = [self._store.get(VolumeRecord, volume) for volume in record.volumes]
         return Guest(
             id=record.id,
@@ -160,7 +160,7 @@ class Machines:
             cores=size.cores if size else 1,
             memory_mib=size.memory_mib if size else 512,
             devices={v.device: self._state / "volumes" / v.id for v in volumes if v.device},
-            public_key=pair.public_key if pair else None,
+            public_key=record.public_key,
         )
 
     # --- inside ---
@@ -181,8 +181,6 @@ class Machines:
             raise conflict(f"image {image.id} is {image.status}, not active")
         if image.format not in self._runtime.formats:
             raise invalid(f"this cloud's machines do not start from {image.format} images")
-        if spec.key_pair:
-            self._store.get(KeyPairRecord, spec.key_pair)
         for group in spec.security_groups:
             self._store.get(SecurityGroupRecord, group)
         devices = [attachment.device for attachment in spec.volumes]

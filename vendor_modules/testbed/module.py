@@ -89,6 +89,8 @@ _BY_STATUS: dict[int, type[VendorError]] = {401: Unauthorized, 403: Forbidden, 4
 class TestbedSettings(ModuleSettings):
     """Where the cloud is."""
 
+    __test__: ClassVar[bool] = False  # they are no test, whatever pytest makes of the name
+
     url: AnyHttpUrl
 
 
@@ -108,7 +110,7 @@ class TestbedModule(
 ):
     """The Portable Testbed Cluster."""
 
-    __test__ = False  # it is no test, whatever pytest makes of the name
+    __test__ = False  # see above
 
     title = "Portable Testbed Cluster"
     proof = Proof.LIVE

@@ -78,15 +78,16 @@ class Buckets:
         if len(self._store.all(AccessKeyRecord)) >= self._config.quotas.access_keys:
             raise quota_exceeded("access keys", self._config.quotas.access_keys)
         port = self._ports.internal_objects if internal else self._ports.public_objects
+        key_id = new_id("access-key")
         record = AccessKeyRecord(
-            id=new_id("access-key"),
+            id=key_id,
             name=f"{'internal' if internal else 'public'} key to {bucket_id}",
             key=key,
             status=Status.ACTIVE,
             bucket=bucket_id,
             internal=internal,
             endpoint=f"http://{HOST}:{port}/{bucket_id}",
-            access_key=token_hex(10),
+            access_key=key_id,
             secret_key=SecretStr(token_urlsafe(32)),
         )
         self._store.add(record)
@@ -201,15 +202,14 @@ class Endpoint:
 
     def _check_key(self, request: Request, bucket: str) -> None:
         access, secret = _basic(request.headers.get("authorization", ""))
-        for key in self._store.all(AccessKeyRecord):
-            if key.access_key == access and compare_digest(key.secret_key.get_secret_value().encode(), secret.encode()):
-                if key.internal != self._internal:
-                    kind, other = ("public", "internal") if self._internal else ("internal", "public")
-                    raise ApiError(403, "forbidden", f"this is the {other} endpoint, it takes no {kind} keys")
-                if key.bucket != bucket:
-                    raise ApiError(403, "forbidden", "the key is not for this bucket")
-                return
-        raise ApiError(401, "unauthorized", "a valid access key and secret are needed (HTTP Basic)")
+        key = self._store.find(AccessKeyRecord, access)
+        if key is None or not compare_digest(key.secret_key.get_secret_value().encode(), secret.encode()):
+            raise ApiError(401, "unauthorized", "a valid access key and secret are needed (HTTP Basic)")
+        if key.internal != self._internal:
+            kind, other = ("public", "internal") if self._internal else ("internal", "public")
+            raise ApiError(403, "forbidden", f"this is the {other} endpoint, it takes no {kind} keys")
+        if key.bucket != bucket:
+            raise ApiError(403, "forbidden", "the key is not for this bucket")
 
     def _list(self, request: Request, bucket: str) -> Response:
         limit = limit_of(request.query_params.get("limit"))

@@ -39,12 +39,14 @@ class MachineRecord(Record, Machine):
     """A machine. One that is PENDING is on its way to ACTIVE, also when the cloud starts again."""
 
     kind: ClassVar[Kind] = "machine"
-    private: ClassVar[frozenset[str]] = frozenset({"built"})
+    private: ClassVar[frozenset[str]] = frozenset({"built", "public_key"})
 
     port: int
     built: bool = False
     """Whether its disk has been made from the image."""
     key_pair: str | None = None
+    public_key: str | None = None
+    """The key pair's: a machine keeps it when the pair is removed."""
     security_groups: tuple[str, ...] = ()
     confinement: str = ""
 

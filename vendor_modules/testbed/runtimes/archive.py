@@ -55,7 +55,9 @@ def open_new(directory: int, name: str, mode: int) -> IO[bytes]:
     """Create a file in place of whatever file or link has the name."""
     remove_entry(directory, name)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    return os.fdopen(os.open(name, flags, mode, dir_fd=directory), "wb")
+    descriptor = os.open(name, flags, mode, dir_fd=directory)
+    os.fchmod(descriptor, mode)  # whatever our umask
+    return os.fdopen(descriptor, "wb")
 
 
 def unpack(bundle: Path, root: Path, max_bytes: int) -> MachineManifest:
@@ -103,10 +105,11 @@ def _unpack_member(archive: tarfile.TarFile, member: tarfile.TarInfo, root: Path
         return
     with parent_of(root, member.name) as (directory, name):
         if member.isdir():
-            try:
-                os.mkdir(name, 0o755, dir_fd=directory)
-            except FileExistsError:
-                os.close(os.open(name, _DIRECTORY, dir_fd=directory))  # raises if it is no directory
+            with suppress(FileExistsError):  # the next line raises if it is no directory
+                os.mkdir(name, dir_fd=directory)
+            below = os.open(name, _DIRECTORY, dir_fd=directory)
+            os.fchmod(below, (member.mode or 0o755) & 0o777 | 0o700)
+            os.close(below)
             return
         content = archive.extractfile(member)
         with open_new(directory, name, (member.mode or 0o644) | 0o600) as file:

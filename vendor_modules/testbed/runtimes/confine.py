@@ -75,7 +75,7 @@ def landlock(read: list[str], write: list[str], port: int) -> None:
     for path in read:
         _allow_below(ruleset, path, files & (_EXECUTE | _READ_FILE | _READ_DIR))
     for path in write:
-        _allow_below(ruleset, path, files & ~(_MAKE_CHAR | _MAKE_BLOCK | _IOCTL_DEV))
+        _allow_below(ruleset, path, files & ~(_MAKE_CHAR | _MAKE_BLOCK))
     if abi >= 4:
         _add_rule(ruleset, 2, struct.pack("=QQ", _BIND_TCP, port))
     _syscall(_RESTRICT_SELF, ctypes.c_int(ruleset), ctypes.c_uint32(0))
@@ -89,6 +89,8 @@ def _allow_below(ruleset: int, path: str, access: int) -> None:
         return  # what is not there needs no permission
     if not os.path.isdir(path):  # noqa: PTH112 - pathlib would double the time this takes to import
         access &= _ON_FILES
+    else:
+        access &= ~_IOCTL_DEV  # devices are controlled only if they are named
     _add_rule(ruleset, 1, struct.pack("=Qi", access, descriptor))
     os.close(descriptor)
 
