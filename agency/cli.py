@@ -84,7 +84,8 @@ def _client(state: Path | None, as_json: bool) -> Iterator[Client]:
     except Refused as error:
         raise _fail(error.problem, as_json, FAILED) from None
     except Unreachable as error:
-        problem = {"code": "unreachable", "message": str(error), "remedy": "start the agency, then try again"}
+        remedy = f"start it with `agency up --state {_state(state)}`"
+        problem = {"code": "unreachable", "message": str(error), "remedy": remedy}
         raise _fail(problem, as_json, UNREACHABLE) from None
 
 

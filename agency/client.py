@@ -17,7 +17,7 @@ _PATIENCE = httpx.Timeout(120.0, connect=5.0)
 
 
 class Unreachable(Exception):
-    """No agency answers; the text says what to do."""
+    """No agency answers; the text says which."""
 
 
 class Refused(Exception):
@@ -35,7 +35,7 @@ class Client:
         try:
             known = json.loads((state / "api.json").read_text())
         except (OSError, ValueError):
-            raise Unreachable(f"no agency runs in {state}: start one with `agency up --state {state}`") from None
+            raise Unreachable(f"no agency runs in {state}") from None
         headers = {"Authorization": f"Bearer {known['token']}"}
         self._http = httpx.Client(base_url=known["url"], headers=headers, timeout=_PATIENCE, trust_env=False)
         self._state = state
@@ -70,7 +70,7 @@ class Client:
                         return result
         except httpx.TransportError as error:
             raise self._lost(error) from error
-        raise Unreachable("the agency ended before the work did: start it again, and it goes on with the work")
+        raise Unreachable("the agency ended before the work did; when it runs again, it goes on with the work")
 
     def _send(self, method: str, path: str, **options: Any) -> Json:
         try:
@@ -79,10 +79,7 @@ class Client:
             raise self._lost(error) from error
 
     def _lost(self, error: Exception) -> Unreachable:
-        return Unreachable(
-            f"the agency in {self._state} does not answer ({type(error).__name__}): "
-            f"is it still running? Start it with `agency up --state {self._state}`"
-        )
+        return Unreachable(f"the agency in {self._state} does not answer ({type(error).__name__})")
 
     @staticmethod
     def _read(response: httpx.Response) -> Json:

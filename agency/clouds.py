@@ -101,15 +101,8 @@ class Cloud:
 
     async def start(self) -> None:
         """Start the cloud and wait until it is ready."""
-        command = [
-            sys.executable,
-            "-m",
-            "vendor_modules.testbed",
-            "serve",
-            "--state",
-            str(self._state),
-            "--follow-parent",
-        ]
+        options = ["--state", str(self._state), "--config", "-", "--follow-parent"]
+        command = [sys.executable, "-m", "vendor_modules.testbed", "serve", *options]
         # the password goes through a pipe: every user of the machine can read a command line
         self._state.mkdir(mode=0o700, parents=True, exist_ok=True)
         complaints = self._state / "stderr.log"

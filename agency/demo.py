@@ -1,7 +1,7 @@
 """The main job as a story that checks itself: an application is brokered, deployed, used, relocated and proven.
 
-Nothing is taken on trust: what the agency reports is checked against the application's own answers over HTTP and against
-what the clouds really hold.
+Nothing is taken on trust: what the agency reports is checked against the application's own answers over HTTP and
+against what the clouds really hold.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import (
@@ -23,30 +24,29 @@ Json = dict[str, Any]
 
 
 def offers(console: Console, answer: Json) -> None:
-    """The offers table: the chosen one marked, and why the others are left out."""
-    table = Table(title=f"Offers for {answer['application']}", title_justify="left")
-    for column, justify in (
-        ("", "left"), ("vendor", "left"), ("region", "left"), ("per hour", "right"), ("per month", "right"),
-        ("guarantees", "left"), ("score", "right"), ("offer, or why it is left out", "left"),
-    ):  # fmt: skip
-        table.add_column(column, justify=justify)  # type: ignore[arg-type]
+    """The offers table, the chosen one marked; and for every vendor left out, the reason."""
+    table = Table(
+        title=f"Offers for {answer['application']}", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False
+    )
+    for column in ("", "vendor", "region", "per hour", "per month", "guarantees", "score", "offer"):
+        table.add_column(column, justify="right" if column in ("per hour", "per month", "score") else "left")
     for row in answer["offers"]:
-        reasons = "; ".join(reason["message"] for reason in row["excluded_because"])
+        if row["price_per_hour"] is None:
+            continue
         table.add_row(
-            "[green]➜[/]" if row["chosen"] else "",
+            "[green]➜[/]" if row["chosen"] else "[red]✗[/]" if row["excluded_because"] else "",
             f"[bold]{row['vendor']}[/]" if row["chosen"] else row["vendor"],
-            f"{row['region']} ({row['jurisdiction']})" if row["region"] else "",
-            _money(row["price_per_hour"], row["currency"], 4),
-            _money(row["price_per_month"], row["currency"], 2),
+            f"{row['region']} {row['jurisdiction']}",
+            f"{row['price_per_hour']:.4f} {row['currency']}",
+            f"{row['price_per_month']:.2f}",
             "\n".join(row["guarantees"]),
             "" if row["score"] is None else f"{row['score']:.3f}",
-            f"[red]{escape(reasons)}[/]" if reasons else row["offer"],
+            row["offer"],
         )
     console.print(table)
-
-
-def _money(amount: float | None, currency: str | None, places: int) -> str:
-    return "" if amount is None else f"{amount:.{places}f} {currency}"
+    for row in answer["offers"]:
+        for reason in row["excluded_because"]:
+            console.print(f"  [red]✗ {row['vendor']} is left out[/]: {escape(reason['message'])}")
 
 
 def plan(console: Console, document: Json) -> None:
@@ -109,6 +109,9 @@ def receipts(console: Console, answer: Json) -> None:
 def vendors(console: Console, answer: Json) -> None:
     """The vendors with the capability matrix, made from the modules' classes."""
     names = [vendor["name"] for vendor in answer["vendors"]]
+    if not names:
+        console.print("No vendors: add one with `agency vendor add`.")
+        return
     table = Table(title="Vendors and what they can do", title_justify="left")
     table.add_column("")
     for name in names:
@@ -121,7 +124,7 @@ def vendors(console: Console, answer: Json) -> None:
     }
     for fact, values in facts.items():
         table.add_row(f"[dim]{fact}[/]", *values)
-    for capability in answer["vendors"][0]["capabilities"] if names else ():
+    for capability in answer["vendors"][0]["capabilities"]:
         able = [vendor["capabilities"][capability] for vendor in answer["vendors"]]
         table.add_row(capability, *("[green]✓[/]" if can else "[dim]-[/]" for can in able))
     console.print(table)

@@ -39,9 +39,9 @@ class MediatorAgent(RoleAgent):
 
     async def setup(self) -> None:
         """Answer requests."""
-        Responder.install(self, {Application: self.submit, Request: self.see_to})
+        Responder.install(self, {Application: self.take, Request: self.see_to})
 
-    async def submit(self, application: Application) -> Comparison:
+    async def take(self, application: Application) -> Comparison:
         """Keep the descriptor, call for proposals, and keep the offers."""
         name, store = application.name, self._workshop.store
         self._check_files(application)
