@@ -1,0 +1,16 @@
+"""The checks, by what they examine; importing one of these files registers its checks."""
+
+from vendor_modules.conformance.checks import (  # noqa: F401, I001 - in the order in which they run
+    offers,
+    kinds,
+    machines,
+    volumes,
+    images,
+    network,
+    objects,
+    usage,
+    care,
+)
+from vendor_modules.conformance.registry import CHECKS
+
+__all__ = ["CHECKS"]

@@ -1,0 +1,167 @@
+"""Care: credentials, errors, secrets, and the event loop that everybody shares."""
+
+from __future__ import annotations
+
+import asyncio
+import traceback
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
+
+from descriptors.base import MIB
+from vendor_modules.capabilities import RELEASE_ORDER, ImageDownload, ImageUpload, inventory
+from vendor_modules.conformance.bench import Bench, expect, refused
+from vendor_modules.conformance.checks.kinds import WAYS, Of
+from vendor_modules.conformance.registry import check
+from vendor_modules.conformance.subject import WRONG_SECRET, wrong
+from vendor_modules.errors import Unauthorized, Unsupported, VendorError
+
+STRANGE_IDS = ["there-is-none", "../../etc/passwd", "a/b:c@d", ".", "x" * 255]
+LONGEST_BLOCK = 1.0
+"""Seconds that the event loop may stand still: a busy computer needs some, a blocking call takes more."""
+
+
+@check()
+async def wrong_credentials_are_unauthorized(bench: Bench) -> None:
+    """With a wrong secret, listing and creating raise Unauthorized."""
+    spec = await bench.machine_spec()
+    async with bench.another(wrong(bench.subject.credentials)) as stranger:
+        await refused(stranger.list_machines(), Unauthorized, what="list machines with a wrong secret")
+        call = stranger.create_machine(spec, key=bench.key())
+        await refused(call, Unauthorized, what="create a machine with a wrong secret")
+
+
+@check()
+async def missing_credentials_are_unauthorized(bench: Bench) -> None:
+    """A module that takes credentials and finds none raises Unauthorized."""
+    if not type(bench.module).credential_kinds:
+        raise Unsupported("needs no credentials")
+    async with bench.another(None) as stranger:
+        await refused(stranger.list_machines(), Unauthorized, what="list machines without credentials")
+
+
+@check()
+async def secrets_are_not_in_errors(bench: Bench) -> None:
+    """The error about a wrong secret does not tell it, nor does anything that the error came from."""
+    async with bench.another(wrong(bench.subject.credentials)) as stranger:
+        error = await refused(stranger.list_machines(), Unauthorized, what="list machines with a wrong secret")
+    text = "".join(traceback.format_exception(error)) + repr(vars(error))
+    expect(WRONG_SECRET not in text, "the secret is in the error or its causes")
+
+
+@check()
+async def secrets_are_not_in_the_log(bench: Bench) -> None:
+    """Neither a right nor a wrong secret is logged."""
+    await bench.module.list_machines()
+    async with bench.another(wrong(bench.subject.credentials)) as stranger:
+        await refused(stranger.list_machines(), Unauthorized, what="list machines with a wrong secret")
+    logged = repr(bench.log.records)
+    expect(not any(secret in logged for secret in (WRONG_SECRET, *bench.secrets)), "a secret is in the log")
+
+
+@check()
+async def secrets_are_not_in_representations(bench: Bench) -> None:
+    """A module that has logged in does not show a secret when it, or what it holds, is printed."""
+    await bench.module.list_machines()
+    shown = repr(bench.module) + str(bench.module) + repr(vars(bench.module)) + repr(bench.module.settings)
+    expect(not any(secret in shown for secret in bench.secrets), "a secret is shown")
+
+
+@check()
+async def only_vendor_errors_are_raised(bench: Bench) -> None:
+    """Whatever id is asked for, nothing but a VendorError comes out of describing and destroying."""
+    for kind in RELEASE_ORDER:
+        if isinstance(bench.module, WAYS[kind].needs):
+            for resource_id in STRANGE_IDS:
+                await _only_vendor_error(Of(kind, bench).describe(resource_id), f"describe {kind} {resource_id!r}")
+                await _only_vendor_error(Of(kind, bench).destroy(resource_id), f"destroy {kind} {resource_id!r}")
+
+
+async def _only_vendor_error(call: Awaitable[object], what: str) -> None:
+    try:
+        await call
+    except VendorError:
+        pass
+    except Exception as error:  # noqa: BLE001 - that is what is looked for
+        expect(False, f"{what} raised {type(error).__name__}, which is no VendorError: {error}")
+
+
+@check()
+async def errors_say_where_and_what_to_do(bench: Bench) -> None:
+    """An error names vendor and operation, has words of its own, and a remedy."""
+    error = await refused(bench.module.describe_machine("there-is-none"), VendorError, what="describe nothing")
+    expect(error.vendor == bench.subject.vendor, f"its vendor is {error.vendor!r}")
+    expect(error.operation, "it names no operation")
+    expect(error.detail.strip() and error.remedy.strip(), f"its words are {error.detail!r}, {error.remedy!r}")
+
+
+@check()
+async def calls_may_be_made_at_once(bench: Bench) -> None:
+    """Many calls at the same time on one module all succeed."""
+    machine = await bench.machine()
+    calls = [bench.module.describe_machine(machine.id) for _ in range(20)]
+    expect({m.id for m in await asyncio.gather(*calls)} == {machine.id}, "answers were mixed up")
+    await asyncio.gather(*(bench.module.list_machines() for _ in range(10)), inventory(bench.module))
+
+
+@check()
+async def cancelled_call_does_no_harm(bench: Bench) -> None:
+    """After a call was cancelled, the module goes on to work, and its key still gives one machine."""
+    call = asyncio.ensure_future(bench.machine())
+    await asyncio.sleep(0.01)
+    call.cancel()
+    await asyncio.gather(call, return_exceptions=True)
+    machine = await bench.machine()
+    mine = [m.id for m in await bench.module.list_machines() if m.key == bench.key("machine")]
+    expect(mine == [machine.id], f"with the cancelled call's key there are {mine}")
+
+
+@check()
+async def unused_module_can_be_closed(bench: Bench) -> None:
+    """A module that was never asked for anything can be closed, and closing does not disturb another."""
+    async with bench.another(bench.subject.credentials):
+        pass
+    async with bench.another(bench.subject.credentials) as used:
+        await used.list_machines()
+    await bench.module.list_machines()
+
+
+@check()
+async def event_loop_stays_free(bench: Bench) -> None:
+    """While machines are made, listed and destroyed, the event loop never stands still for more than a second."""
+    async with _watched_loop("handling machines"):
+        machine = await bench.machine()
+        await asyncio.gather(*(bench.module.list_machines() for _ in range(4)))
+        await inventory(bench.module)
+        await bench.module.destroy_machine(machine.id)
+
+
+@check(ImageUpload, ImageDownload)
+async def event_loop_stays_free_in_transfers(bench: Bench) -> None:
+    """While an image goes in and out, the event loop never stands still for more than a second."""
+    async with _watched_loop("transferring an image"):
+        image = await bench.image(bytes(range(256)) * 4096 * 16)
+        size = 0
+        async for chunk in bench.the(ImageDownload).download_image(image.id):
+            size += len(chunk)
+    expect(size == 16 * MIB, f"{size} bytes came out, expected {16 * MIB}")
+
+
+@asynccontextmanager
+async def _watched_loop(what: str) -> AsyncIterator[None]:
+    longest, loop = 0.0, asyncio.get_running_loop()
+
+    async def watch() -> None:
+        nonlocal longest
+        while True:
+            before = loop.time()
+            await asyncio.sleep(0.02)
+            longest = max(longest, loop.time() - before - 0.02)
+
+    watcher = asyncio.ensure_future(watch())
+    await asyncio.sleep(0)
+    try:
+        yield
+        await asyncio.sleep(0.05)  # let it see the last call too
+    finally:
+        watcher.cancel()
+    expect(longest <= LONGEST_BLOCK, f"{what} made the event loop stand still for {longest:.1f} s")
