@@ -13,13 +13,13 @@ from agency.relocation.workshop import Workshop
 from agency.store.store import Cleanup
 from descriptors.deployment import Deployment
 from vendor_modules.capabilities import inventory, release
-from vendor_modules.errors import VendorError
+from vendor_modules.errors import Unavailable, VendorError
 
 log = structlog.get_logger("agency")
 
-PERIOD = 2.0
+PERIOD = 1.0
 """Seconds between two rounds while something is to be cleaned up, at first; they grow apart while nothing succeeds."""
-LONGEST_PERIOD = 60.0
+LONGEST_PERIOD = 15.0
 
 OUR_KEY = re.compile(r"^(deployment|plan)-[0-9a-f]{16}/")
 """The idempotency keys that this agency gives: an operation's id, and a task's name."""
@@ -41,22 +41,28 @@ async def keep_tidy(workshop: Workshop) -> None:
     while True:
         await asyncio.sleep(wait)
         try:
-            pending = await workshop.store.cleanups()
-            done = [await clean_up(workshop, cleanup) for cleanup in pending]
-            wait = PERIOD if any(done) or not pending else min(wait * 2, LONGEST_PERIOD)
+            wait = PERIOD if await _round(workshop) else min(wait * 2, LONGEST_PERIOD)
         except Exception as error:
             log.error("janitor stumbled", exc_info=error)
 
 
-async def clean_up(workshop: Workshop, cleanup: Cleanup) -> bool:
-    """Try one clean-up; returns whether it is done."""
+async def _round(workshop: Workshop) -> bool:
+    """Try every pending clean-up once; returns whether it is worth to come back soon."""
+    pending = await workshop.store.cleanups()
+    away: set[str] = set()  # a vendor out of reach is not tried again in the same round
+    done = [await _clean_up(workshop, cleanup, away) for cleanup in pending]
+    return any(done) or not pending
+
+
+async def _clean_up(workshop: Workshop, cleanup: Cleanup, away: set[str]) -> bool:
     module = workshop.modules.get(cleanup.vendor)
-    if module is None:
-        await workshop.store.cleanup_failed(cleanup.id, f"there is no vendor {cleanup.vendor} any more")
+    if module is None or cleanup.vendor in away:
         return False
     try:
         count = await release(module, cleanup.kind, cleanup.key)
     except Exception as error:  # noqa: BLE001 - it is tried again
+        if isinstance(error, Unavailable):
+            away.add(cleanup.vendor)
         await workshop.store.cleanup_failed(cleanup.id, problem_of(error).message)
         return False
     await workshop.store.cleanup_done(cleanup.id)

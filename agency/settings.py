@@ -32,7 +32,7 @@ class Settings(BaseSettings):
     """Whether the agency brings its own three testbed clouds."""
     call_seconds: float = Field(default=10.0, gt=0, le=3600)
     """How long vendors have to answer a call for proposals."""
-    cloud_restart_seconds: float = Field(default=10.0, gt=0)
+    cloud_restart_seconds: float = Field(default=5.0, gt=0)
     """How long a testbed cloud that died stays away before it is started again."""
 
     def store_url(self) -> str:

@@ -127,7 +127,9 @@ def _items(
     items: list[Item] = []
     for name in components:
         component = application.component(name)
+        in_disk = [use.resource for use in component.volumes if not deployment.all("volume", resource=use.resource)]
         disk = MACHINE_DISK_BYTES + sum(file.size or 0 for file in component.files)
+        disk += sum((application.resource(resource).size_mib or 0) * MIB for resource in in_disk)
         what = f"the machine's own disk, to a {sizes[component.resource]} machine at {offer.vendor}"
         items.append(Item(action="move", kind="machine", name=name, bytes=disk, what=what))
         for use in component.volumes:
