@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
@@ -162,7 +163,10 @@ class ImageDownload(Images):
             async for chunk in stream:
                 yield chunk
         except Exception as error:
-            raise self._explained(operation, error) from error
+            explained = self._explained(operation, error)
+            if explained is error:
+                raise
+            raise explained from error
 
     @abstractmethod
     def _download_image(self, image_id: str, offset: int) -> AsyncIterator[bytes]: ...
@@ -429,12 +433,14 @@ def _method(module: VendorModule, kind: Kind, which: int) -> Callable[..., Await
 
 
 async def inventory(module: VendorModule) -> list[tuple[Kind, Resource]]:
-    """Everything the account holds at the provider, public images apart, in the order in which it can be let go."""
+    """Everything the account holds at the provider, public images apart, in the order in which it can be let go. A
+    service that the provider lacks holds nothing."""
     held: list[tuple[Kind, Resource]] = []
     for kind, (capability, *_) in _KINDS.items():
         if isinstance(module, CAPABILITIES[capability]):
-            found = await _method(module, kind, 1)()
-            held += [(kind, resource) for resource in found if not getattr(resource, "public", False)]
+            with suppress(Unsupported):
+                found = await _method(module, kind, 1)()
+                held += [(kind, resource) for resource in found if not getattr(resource, "public", False)]
     return held
 
 

@@ -186,8 +186,8 @@ class Bench:
                     problems += await self._remove(kind, record.id, record.key)
         try:
             left = [(kind, r) for kind, r in await inventory(self.module) if r.key.startswith(self.prefix)]
-        except VendorError as error:
-            return [*problems, f"what is left cannot be listed: {error}"]
+        except Exception as error:  # noqa: BLE001 - a broken module must not stop the cleaning up
+            return [*problems, f"what is left cannot be listed: {error!r}"]
         for kind, resource in left:
             await self._remove(kind, resource.id, resource.key)
         return problems + [f"{kind} {resource.id} was left behind" for kind, resource in left]

@@ -17,6 +17,7 @@ from vendor_modules.conformance.subject import Subject
 from vendor_modules.errors import Unsupported, VendorError
 from vendor_modules.module import VendorModule
 
+Outcome = Literal["passed", "failed", "skipped"]
 LEAK_CHECK = "nothing-is-left-behind"
 LEAK_CONTRACT = "After all checks, the account holds what it held before."
 
@@ -27,7 +28,7 @@ class Result:
 
     name: str
     contract: str
-    outcome: Literal["passed", "failed", "skipped"]
+    outcome: Outcome
     reason: str
     seconds: float
 
@@ -75,20 +76,29 @@ async def run_check(check: Check, subject: Subject) -> Result:
     if not check.applies_to(subject.module):
         missing = ", ".join(_name(need) for need in check.needs if not issubclass(subject.module, need))
         return Result(check.name, check.contract, "skipped", f"the module has no {missing}", 0.0)
-    started, bench = time.monotonic(), Bench(subject)
+    started = time.monotonic()
+    try:
+        outcome, reason = await _run(check, Bench(subject))
+    except Exception as error:  # noqa: BLE001 - whatever a broken module raises is a result
+        outcome, reason = "failed", f"the module cannot be made or closed: {error!r}"
+    return Result(check.name, check.contract, outcome, reason, round(time.monotonic() - started, 3))
+
+
+async def _run(check: Check, bench: Bench) -> tuple[Outcome, str]:
     async with bench.module:
         try:
             outcome, reason = await _outcome(check, bench)
         finally:
             problems = await bench.clear()  # when the run is cancelled too
-    if seen := _secrets_in(bench, repr(bench.log.records)):
-        problems.append(f"a secret was logged: {seen}")
+    logged = repr(bench.log.records)
+    if any(secret in logged for secret in bench.secrets):
+        problems.append("a secret was logged")
     if problems:
         outcome, reason = "failed", "; ".join([*([reason] if outcome == "failed" else []), *problems])
-    return Result(check.name, check.contract, outcome, _masked(bench, reason), round(time.monotonic() - started, 3))
+    return outcome, _masked(bench, reason)
 
 
-async def _outcome(check: Check, bench: Bench) -> tuple[Literal["passed", "failed", "skipped"], str]:
+async def _outcome(check: Check, bench: Bench) -> tuple[Outcome, str]:
     try:
         async with asyncio.timeout(bench.subject.check_timeout):
             await check.function(bench)
@@ -137,10 +147,6 @@ async def _compare(subject: Subject, before: dict[tuple[str, str], str] | str) -
 
 def _name(capability: type[VendorModule]) -> str:
     return next(name for name, known in CAPABILITIES.items() if known is capability)
-
-
-def _secrets_in(bench: Bench, text: str) -> str:
-    return "…" if any(secret in text for secret in bench.secrets) else ""
 
 
 def _masked(bench: Bench, text: str) -> str:

@@ -44,8 +44,13 @@ async def secrets_are_not_in_errors(bench: Bench) -> None:
     """The error about a wrong secret does not tell it, nor does anything that the error came from."""
     async with bench.another(wrong(bench.subject.credentials)) as stranger:
         error = await refused(stranger.list_machines(), Unauthorized, what="list machines with a wrong secret")
-    text = "".join(traceback.format_exception(error)) + repr(vars(error))
-    expect(WRONG_SECRET not in text, "the secret is in the error or its causes")
+    origin: BaseException | None = error
+    while origin is not None:
+        text = "".join(traceback.format_exception(origin)) + repr(vars(origin))
+        expect(
+            WRONG_SECRET not in text, f"the secret is in the error, or in what it came from: {type(origin).__name__}"
+        )
+        origin = origin.__context__
 
 
 @check()
