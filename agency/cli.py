@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -28,6 +28,8 @@ app = typer.Typer(
 )
 vendor_app = typer.Typer(help="Add vendors, and check Vendor Modules.", no_args_is_help=True)
 app.add_typer(vendor_app, name="vendor")
+
+T = TypeVar("T")
 
 FAILED, USAGE, UNREACHABLE = 1, 2, 3
 
@@ -357,3 +359,95 @@ def vendors(state: State = None, as_json: AsJson = False) -> None:
     with _client(state, as_json) as client:
         answer = client.get("/vendors")
     _show(answer, as_json, show.vendors)
+
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The vendor's name.")]
+Config = typer.Option("--config", metavar="FILE", help="A YAML or JSON file: module, settings, credentials.")
+
+
+def _locally(work: Coroutine[Any, Any, T], as_json: bool) -> T:
+    """Do work in this process; what goes wrong is shown and ends the command."""
+    import asyncio
+
+    from agency.problems import problem_of
+
+    try:
+        return asyncio.run(work)
+    except typer.Exit:
+        raise
+    except Exception as error:
+        raise _fail(problem_of(error).model_dump(mode="json"), as_json, FAILED) from error
+
+
+@vendor_app.command("add")
+def vendor_add(
+    name: Name,
+    config: Annotated[Path | None, Config] = None,
+    module: Annotated[
+        str | None, typer.Option(help="The Vendor Module, when there is no file: asks for the rest.")
+    ] = None,
+    state: State = None,
+    as_json: AsJson = False,
+) -> None:
+    """Add a vendor once it has answered; the agency knows it when it is next started. Secrets are kept encrypted."""
+    from agency import vendors
+
+    if (config is None) == (module is None):
+        raise typer.BadParameter("give one of --config FILE and --module MODULE")
+
+    async def work() -> Any:
+        file = vendors.VendorFile.read(config) if config else _asked(module or "")
+        return await vendors.add(_state(state), name, file)
+
+    catalogue = _locally(work(), as_json)
+    answer = {"name": name, "region": catalogue.region, "sizes": [size.name for size in catalogue.sizes]}
+    _show(answer, as_json, lambda console, a: console.print(f"{name} answers from {a['region']} and is added."))
+
+
+def _asked(module: str) -> Any:
+    """A vendor whose settings and credentials are asked for on the terminal, from the module's own models."""
+    from agency.vendors import VendorFile
+    from vendor_modules import registry
+    from vendor_modules.services.credentials import KINDS
+
+    kind = registry.load(module)
+    settings = {name: typer.prompt(name) for name, field in kind.Settings.model_fields.items() if field.is_required()}
+    which = kind.credential_kinds[0]
+    if len(kind.credential_kinds) > 1:
+        which = typer.prompt(f"credentials ({' or '.join(kind.credential_kinds)})", default=which)
+    fields = KINDS[which].model_fields if which in KINDS else {}
+    secret = {name: "SecretStr" in str(field.annotation) for name, field in fields.items() if name != "kind"}
+    credentials = {name: typer.prompt(name, hide_input=hidden) for name, hidden in secret.items()}
+    return VendorFile.model_validate(
+        {"module": module, "settings": settings, "credentials": {"kind": which, **credentials}}
+    )
+
+
+@vendor_app.command("remove")
+def vendor_remove(name: Name, state: State = None, as_json: AsJson = False) -> None:
+    """Forget a vendor and its credentials; refused while something of ours is there."""
+    from agency import vendors
+
+    _locally(vendors.remove(_state(state), name), as_json)
+    _show({"name": name}, as_json, lambda console, a: console.print(f"{name} is removed."))
+
+
+@vendor_app.command("check")
+def vendor_check(
+    name: Name, config: Annotated[Path | None, Config] = None, state: State = None, as_json: AsJson = False
+) -> None:
+    """Run the conformance suite on a vendor: creates, uses and removes things there. `testbed` brings its own cloud."""
+    from agency import show, vendors
+    from vendor_modules import conformance
+
+    console = _console(stderr=as_json)
+
+    async def work() -> Any:
+        file = vendors.VendorFile.read(config) if config else None
+        async with vendors.subject(_state(state), name, file) as subject:
+            return await conformance.check_vendor(subject, lambda result: show.check(console, result, quiet=as_json))
+
+    report = _locally(work(), as_json)
+    _show(report.to_json(), as_json, show.report)
+    if not report.passed:
+        raise typer.Exit(FAILED)

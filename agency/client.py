@@ -40,6 +40,10 @@ class Client:
         self._http = httpx.Client(base_url=known["url"], headers=headers, timeout=_PATIENCE, trust_env=False)
         self._state = state
 
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
     def get(self, path: str, **query: Any) -> Json:
         """The answer to a query."""
         return self._send("GET", path, params=query)

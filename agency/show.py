@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Console
@@ -19,6 +19,9 @@ from rich.progress import (
 from rich.table import Table
 
 from descriptors.base import MIB
+
+if TYPE_CHECKING:
+    from vendor_modules.conformance import Result
 
 Json = dict[str, Any]
 
@@ -161,6 +164,22 @@ def application(console: Console, answer: Json) -> None:
         table.add_row(resource["kind"], resource["name"], resource["vendor"], resource["id"])
     if answer["resources"]:
         console.print(table)
+
+
+def check(console: Console, result: Result, *, quiet: bool) -> None:
+    """How one conformance check ended."""
+    if quiet:
+        return
+    marks = {"passed": "[green]✓[/]", "failed": "[bold red]✗[/]", "skipped": "[dim]-[/]"}
+    reason = f": {escape(result.reason)}" if result.reason else ""
+    console.print(f"  {marks[result.outcome]} {result.name}[dim]{reason}[/]")
+
+
+def report(console: Console, answer: Json) -> None:
+    """How a vendor did in the conformance suite."""
+    outcomes = [each["outcome"] for each in answer["checks"]]
+    counts = ", ".join(f"{outcomes.count(outcome)} {outcome}" for outcome in ("passed", "failed", "skipped"))
+    console.print(f"{answer['vendor']}: {counts}")
 
 
 def problem(console: Console, document: Json) -> None:

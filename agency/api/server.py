@@ -20,7 +20,7 @@ from typing import Any
 import uvicorn
 from fastapi import Depends, FastAPI, HTTPException, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from agency import logs
 from agency.agents import addresses
@@ -28,7 +28,7 @@ from agency.api import views
 from agency.messaging.request import ask
 from agency.problems import AgencyError, problem_of, refuse
 from agency.running import Agency
-from agency.store.store import NotStored, VendorConfig
+from agency.store.store import NotStored
 from descriptors import messages
 from descriptors.application import Application
 from descriptors.base import Document
@@ -38,7 +38,6 @@ from descriptors.relocation import RelocationPlan, RelocationReceipt
 from descriptors.sla import Agreement, Comparison, Offer
 from vendor_modules import registry
 from vendor_modules.errors import VendorError
-from vendor_modules.services.credentials import Credentials
 
 API_FILE = "api.json"
 """In the state directory: where the API is, and the token for it."""
@@ -165,18 +164,6 @@ def _add_actions(app: FastAPI, agency: Agency) -> None:
         found = await workshop.store.get(RelocationPlan, plan_id)
         request = messages.Request(action="relocate", subject=plan_id)
         return _followed(agency, found.application, lambda: mediate(request, RelocationReceipt))
-
-    @app.put("/vendors/{name}")
-    async def add_vendor(name: str, request: Request) -> dict[str, Any]:
-        body = await request.json()
-        module = registry.load(body["module"])
-        settings = module.Settings.model_validate(body["settings"])
-        credentials: Credentials = TypeAdapter(Credentials).validate_python(body["credentials"])
-        given = next(iter(workshop.modules.values())).services
-        await given.credentials.put(name, credentials)
-        config = VendorConfig(name=name, module=body["module"], settings=settings.model_dump(mode="json"))
-        await workshop.store.save_vendor(config)
-        return {"name": name}
 
 
 _under_way: set[asyncio.Future[Document]] = set()

@@ -57,6 +57,15 @@ Credentials = Annotated[
 """Any of the four kinds."""
 
 
+KINDS = {
+    "key-pair": KeyPairCredentials,
+    "password": PasswordCredentials,
+    "access-key": AccessKeyCredentials,
+    "external": ExternalCredentials,
+}
+"""The four kinds, by name: forms and prompts are made from their fields."""
+
+
 class CredentialStore(Protocol):
     """Where a module asks for its secrets."""
 

@@ -1,0 +1,140 @@
+"""Adding and examining vendors. Works on the state directory, whether an agency runs there or not."""
+
+from __future__ import annotations
+
+import secrets
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import structlog
+import yaml
+from pydantic import BaseModel, ConfigDict
+
+from agency.clouds import CLOUDS, USERNAME, Cloud
+from agency.problems import refuse
+from agency.settings import Settings
+from agency.store.credentials import Cipher, EncryptedCredentials
+from agency.store.keyring import Keyring
+from agency.store.persistence import StorePersistence
+from agency.store.store import Store, VendorConfig
+from vendor_modules import registry
+from vendor_modules.conformance import Subject
+from vendor_modules.resources import Catalogue
+from vendor_modules.services import Services
+from vendor_modules.services.credentials import Credentials, PasswordCredentials
+from vendor_modules.services.serialization import JsonSerialization
+
+
+class VendorFile(BaseModel):
+    """A vendor as a YAML or JSON file describes it: for ``agency vendor add`` and ``agency vendor check``."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    module: str
+    settings: dict[str, Any] = {}
+    credentials: Credentials
+    image: str = "base"
+    """The image that the check's machines start from; it must have Python."""
+    size: str | None = None
+    """The machine size that the check uses; by default the cheapest."""
+
+    @classmethod
+    def read(cls, file: Path) -> VendorFile:
+        """The vendor in the file; a problem says what is wrong with it, and never shows a secret."""
+        try:
+            content = yaml.safe_load(file.read_text())
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            where = str(getattr(error, "problem_mark", "") or getattr(error, "strerror", "") or "not text").strip()
+            raise refuse("bad-vendor-file", f"{file} cannot be read: {where}", "write it as YAML or JSON") from None
+        return cls.model_validate(content)
+
+
+@asynccontextmanager
+async def _opened(state: Path) -> AsyncIterator[tuple[Store, Services]]:
+    settings = Settings(state=state)
+    state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    async with Store.open(settings.store_url()) as store:
+        credentials = EncryptedCredentials(store, Cipher(Keyring(state / "master.key").key()))
+        log = structlog.get_logger("agency")
+        yield store, Services(credentials, StorePersistence(store), log, JsonSerialization())
+
+
+async def add(state: Path, name: str, file: VendorFile) -> Catalogue:
+    """Add a vendor, or replace the one of that name, once it has answered; returns what it sells."""
+    kind = registry.load(file.module)
+    if file.credentials.kind not in kind.credential_kinds:
+        raise refuse(
+            "bad-credentials",
+            f"module {file.module} does not log in with {file.credentials.kind!r} credentials",
+            f"give credentials of kind {' or '.join(kind.credential_kinds)}",
+        )
+    settings = kind.Settings.model_validate(file.settings)
+    async with _opened(state) as (store, services):
+        before = await services.credentials.get(name)
+        await services.credentials.put(name, file.credentials)
+        try:
+            async with kind(name, settings, services) as module:
+                catalogue = await module.catalogue()
+        except BaseException:
+            if before is not None:
+                await services.credentials.put(name, before)
+            raise
+        await store.save_vendor(VendorConfig(name, file.module, settings.model_dump(mode="json")))
+    return catalogue
+
+
+async def remove(state: Path, name: str) -> None:
+    """Forget a vendor and its credentials; refused while something of ours is there."""
+    async with _opened(state) as (store, services):
+        if name not in {vendor.name for vendor in await store.vendors()}:
+            raise refuse("unknown-vendor", f"there is no vendor {name!r}", "see `agency vendors`")
+        held = await services.persistence.resources(name, status="created")
+        if held:
+            what = ", ".join(f"{record.kind} {record.id}" for record in held[:5])
+            raise refuse("vendor-in-use", f"{name} still holds {what}", "destroy or relocate what runs there first")
+        await store.remove_vendor(name)
+        await EncryptedCredentials(store, Cipher(Keyring(state / "master.key").key())).delete(name)
+
+
+@asynccontextmanager
+async def subject(state: Path, name: str, file: VendorFile | None) -> AsyncIterator[Subject]:
+    """Whom to examine: the vendor of a file; else the agency's vendor of that name; else a testbed cloud of its own."""
+    if file is not None:
+        kind = registry.load(file.module)
+        settings = kind.Settings.model_validate(file.settings)
+        yield Subject(kind, settings, file.credentials, vendor=name, image=file.image, size=file.size)
+        return
+    async with _opened(state) as (store, services):
+        known = {vendor.name: vendor for vendor in await store.vendors()}
+        credentials = await services.credentials.get(name)
+    if name in known and credentials is not None:
+        kind = registry.load(known[name].module)
+        yield Subject(kind, kind.Settings.model_validate(known[name].settings), credentials, vendor=name)
+    elif name == "testbed":
+        async with _testbed() as examined:
+            yield examined
+    else:
+        raise refuse(
+            "unknown-vendor",
+            f"there is no vendor {name!r}; there are: {', '.join(sorted(known)) or 'none'}",
+            "describe it in a file and give it with --config, or add it with `agency vendor add`",
+        )
+
+
+@asynccontextmanager
+async def _testbed() -> AsyncIterator[Subject]:
+    """A testbed cloud that lasts as long as the examination."""
+    kind = registry.load("testbed")
+    password = secrets.token_urlsafe(24)
+    with tempfile.TemporaryDirectory(prefix="agency-check-") as directory:
+        config = {**CLOUDS[0], "name": "examined", "latency_ms": 0, "bandwidth_bytes_per_second": None}
+        cloud = Cloud(config, Path(directory), password, restart_after=1.0)
+        try:
+            await cloud.start()
+            account = PasswordCredentials.model_validate({"username": USERNAME, "password": password})
+            yield Subject(kind, kind.Settings.model_validate({"url": cloud.url}), account, vendor="testbed")
+        finally:
+            await cloud.stop()
