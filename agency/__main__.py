@@ -1,0 +1,5 @@
+"""``python -m agency``: the command line."""
+
+from agency.cli import main
+
+main()
