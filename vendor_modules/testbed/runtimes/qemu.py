@@ -50,7 +50,7 @@ SPARE = 512 * MIB
 OWN_MEMORY_MIB = 1024
 """What QEMU may use besides the guest's memory."""
 BOOT_SECONDS = 120.0
-UP_SECONDS = 60.0
+UP_SECONDS = 120.0
 FORCED_SECONDS = 2.0
 """That QEMU may take to write out its caches when it is made to end."""
 KERNEL_LINE = "console=ttyS0 quiet panic=-1 mitigations=off no_timer_check tsc=reliable random.trust_cpu=on"
@@ -172,6 +172,7 @@ class Qemu:
         boot = await in_thread(_boot_archive, guest, self._system) if _is_bundle(guest) else None
         control, control_theirs = socket.socketpair()
         events, events_theirs = socket.socketpair()
+        reader, writer = await asyncio.open_connection(sock=events)
         with control_theirs, events_theirs:
             ends = (control_theirs.fileno(), events_theirs.fileno())
             command = [tool("qemu-system-x86_64"), *self._arguments(guest, boot, *ends)]
@@ -185,13 +186,12 @@ class Qemu:
                 memory_mib=_memory(guest) + OWN_MEMORY_MIB,
                 pass_fds=ends,
             )
-        reader, writer = await asyncio.open_connection(sock=events)
         return _Running(process, control, reader, writer, asyncio.create_task(shared.drain(process, console)))
 
     def _arguments(self, guest: Guest, boot: Path | None, control: int, events: int) -> list[str]:
         accelerated = self._acceleration == "kvm"
         arguments = [
-            *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-machine", "q35"),
+            *("-nodefaults", "-no-user-config", "-display", "none", "-machine", "q35"),
             *("-accel", "kvm" if accelerated else "tcg,tb-size=128", "-cpu", "host" if accelerated else "max"),
             *("-m", str(_memory(guest)), "-smp", str(guest.cores), "-sandbox", "on,spawn=deny,elevateprivileges=deny"),
             *("-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"),
@@ -207,6 +207,7 @@ class Qemu:
         if boot:
             arguments += _drive("system", self._system.disk, "raw", read_only=True)
             arguments += ["-kernel", str(self._system.kernel), "-initrd", str(boot), "-append", KERNEL_LINE]
+            arguments += ["-no-reboot"]  # a kernel that panics ends
         return arguments
 
     async def _boot(self, guest: Guest, running: _Running, console: shared.Console) -> None:
@@ -349,7 +350,7 @@ def _boot_archive(guest: Guest, system: System) -> Path:
     if not manifest.installed:
         files |= {f"boot/install-{number:04}": _line(line) for number, line in enumerate(manifest.install)}
     if manifest.start is not None:
-        files["boot/start"] = f"exec {_line(manifest.start)}"
+        files["boot/start"] = _line(manifest.start)
     told = cpio({path: (text.encode(), 0o644) for path, text in files.items()})
     boot = guest.directory / "boot.cpio"
     boot.write_bytes(system.initramfs.read_bytes() + told)

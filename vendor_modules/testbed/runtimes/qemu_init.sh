@@ -29,7 +29,7 @@ finish() { # let go of the disks and switch the machine off; $* is the last thin
 
 run() { # a command line, as a program of the machine
     exec setsid env -i PATH=/usr/local/bin:/usr/bin:/bin HOME=/app TMPDIR=/app/tmp HOST=0.0.0.0 PORT=8080 LANG=C.UTF-8 \
-        chroot /system /bin/sh -c "cd /app && $1"
+        chroot /system /bin/sh -c "cd /app && exec $1"
 }
 
 mount -t ext4 -o ro "$(disk system)" /system || finish "failed the system disk cannot be mounted"

@@ -69,19 +69,26 @@ def prepare(folder: Path) -> System:
 
     Raises :class:`MissingPackages` with all that are missing.
     """
+    kernel = check()
+    release = kernel.name.removeprefix("vmlinuz-")
+    system = System(kernel, folder / "initramfs.cpio", folder / "system.ext4")
+    complete = folder / f"made-from-{_fingerprint(kernel)}"
+    if not complete.exists():
+        shutil.rmtree(folder, ignore_errors=True)  # what an older kernel or Python, or a sudden end, has left
+        folder.mkdir(parents=True)
+        _make_disk(system.disk)
+        system.initramfs.write_bytes(initramfs(release))
+        complete.touch()
+    return system
+
+
+def check() -> Path:
+    """Whether all that is needed is there: the kernel; raises :class:`MissingPackages` with all that are missing."""
     missing = {package for name, package in PACKAGES.items() if not shutil.which(name, path=SEARCH)}
     kernel = _kernel()
     if missing or kernel is None:
         raise MissingPackages(_words([*sorted(missing), *([KERNEL_PACKAGE] if kernel is None else [])]))
-    release = kernel.name.removeprefix("vmlinuz-")
-    name = hashlib.blake2b(_fingerprint(kernel).encode(), digest_size=8).hexdigest()
-    system = System(kernel, folder / f"initramfs-{name}.cpio", folder / f"system-{name}.ext4")
-    folder.mkdir(parents=True, exist_ok=True)
-    if not system.initramfs.exists():
-        _publish(system.initramfs, initramfs(release))
-    if not system.disk.exists():
-        _make_disk(system.disk)
-    return system
+    return kernel
 
 
 def _words(packages: list[str]) -> str:
@@ -107,15 +114,10 @@ def _modules_of(release: str) -> Path:
 
 
 def _fingerprint(kernel: Path) -> str:
-    """Changes whenever what the system is made of changes."""
+    """Another one whenever what the system is made from has changed."""
     parts = [kernel, Path(tool("busybox")), Path(tool("python3")).resolve(), INIT, Path(__file__)]
-    return "\n".join(f"{part} {part.stat().st_size} {part.stat().st_mtime_ns}" for part in parts)
-
-
-def _publish(path: Path, content: bytes) -> None:
-    fresh = path.with_suffix(".new")
-    fresh.write_bytes(content)
-    fresh.replace(path)
+    text = "\n".join(f"{part} {part.stat().st_size} {part.stat().st_mtime_ns}" for part in parts)
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
 # --- the initramfs ---
@@ -185,10 +187,7 @@ def _make_disk(disk: Path) -> None:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(source, target)
         (root / "usr" / "bin" / "python3").symlink_to(Path(tool("python3")).resolve())
-        fresh = disk.with_suffix(".new")
-        fresh.unlink(missing_ok=True)
-        make_ext4(root, fresh, spare=MIB, journal=False)
-        fresh.replace(disk)
+        make_ext4(root, disk, spare=MIB, journal=False)
 
 
 def _python() -> Iterator[Path]:
