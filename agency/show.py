@@ -77,7 +77,7 @@ def plan(console: Console, document: Json) -> None:
 
 
 def _size(count: float) -> str:
-    return f"{count / MIB:.1f} MiB"
+    return f"{count / MIB:.1f} MiB" if count >= MIB else f"{count / 1024:.1f} KiB"
 
 
 def receipt(console: Console, document: Json) -> None:
