@@ -8,7 +8,7 @@ Whatever kind of resource a capability creates, it can list and destroy: :func:`
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import suppress
 from datetime import datetime
 from typing import Any
@@ -432,12 +432,12 @@ def _method(module: VendorModule, kind: Kind, which: int) -> Callable[..., Await
     return method
 
 
-async def inventory(module: VendorModule) -> list[tuple[Kind, Resource]]:
-    """Everything the account holds at the provider, public images apart, in the order in which it can be let go. A
-    service that the provider lacks holds nothing."""
+async def inventory(module: VendorModule, kinds: Collection[Kind] = RELEASE_ORDER) -> list[tuple[Kind, Resource]]:
+    """Everything of these kinds that the account holds at the provider, public images apart, in the order in which it
+    can be let go. A service that the provider lacks holds nothing."""
     held: list[tuple[Kind, Resource]] = []
     for kind, (capability, *_) in _KINDS.items():
-        if isinstance(module, CAPABILITIES[capability]):
+        if kind in kinds and isinstance(module, CAPABILITIES[capability]):
             with suppress(Unsupported):
                 found = await _method(module, kind, 1)()
                 held += [(kind, resource) for resource in found if not getattr(resource, "public", False)]

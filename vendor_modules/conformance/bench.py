@@ -184,8 +184,9 @@ class Bench:
             for record in records:
                 if record.kind == kind and record.status != "destroyed":
                     problems += await self._remove(kind, record.id, record.key)
+        kinds = {record.kind for record in records}
         try:
-            left = [(kind, r) for kind, r in await inventory(self.module) if r.key.startswith(self.prefix)]
+            left = [(kind, r) for kind, r in await inventory(self.module, kinds) if r.key.startswith(self.prefix)]
         except Exception as error:  # noqa: BLE001 - a broken module must not stop the cleaning up
             return [*problems, f"what is left cannot be listed: {error!r}"]
         for kind, resource in left:

@@ -1,0 +1,24 @@
+"""The Portable Testbed Cluster's module does all that the conformance suite asks."""
+
+import pytest
+import pytest_asyncio
+from pydantic import SecretStr
+
+from tests.labs.testbed import PASSWORD, USERNAME, start_cloud
+from vendor_modules import conformance
+from vendor_modules.services.credentials import PasswordCredentials
+from vendor_modules.testbed.module import TestbedModule, TestbedSettings
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def subject(tmp_path_factory):
+    async with start_cloud(tmp_path_factory.mktemp("cloud")) as cloud:
+        login = PasswordCredentials(username=USERNAME, password=SecretStr(PASSWORD))
+        yield conformance.Subject(TestbedModule, TestbedSettings(url=cloud.url), login)
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("check", conformance.checks_for(TestbedModule), ids=str)
+async def test_conformance(check, subject):
+    result = await conformance.run_check(check, subject)
+    assert result.outcome == "passed", result.reason
