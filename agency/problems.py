@@ -5,6 +5,7 @@ from __future__ import annotations
 import structlog
 from pydantic import ValidationError
 
+from agency.messaging.acl import NotUnderstood
 from agency.store.store import NotStored
 from descriptors.documents import DocumentError
 from descriptors.messages import Problem
@@ -34,6 +35,10 @@ def problem_of(error: BaseException) -> Problem:
     if isinstance(error, VendorError):
         code = "vendor-" + "".join("-" + c.lower() if c.isupper() else c for c in type(error).__name__).lstrip("-")
         return Problem(code=code, message=_clean(str(error)), remedy=_clean(error.remedy), retryable=error.retryable)
+    if isinstance(error, NotUnderstood):
+        return Problem(
+            code="not-understood", message=_clean(str(error)), remedy="speak the protocol with its documents"
+        )
     if isinstance(error, DocumentError):
         return Problem(
             code="bad-document", message=_clean(str(error)), remedy="correct the document and submit it again"

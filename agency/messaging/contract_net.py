@@ -14,7 +14,8 @@ from spade.template import Template
 
 from agency.messaging.acl import NotUnderstood, Performative, Protocol, answer, compose, content_of, performative_of
 from agency.messaging.agent import RoleAgent, Talking
-from agency.problems import AgencyError, problem_of
+from agency.messaging.request import result_in
+from agency.problems import AgencyError, problem_of, refuse
 from descriptors.base import utc_now
 from descriptors.cfp import CallForProposals
 from descriptors.messages import Problem
@@ -61,8 +62,7 @@ class Participant(Talking):
             elif performative is not Performative.REJECT_PROPOSAL:
                 raise NotUnderstood(f"{performative} has no place here")
         except NotUnderstood as error:
-            problem = Problem(code="not-understood", message=str(error), remedy="speak fipa-contract-net")
-            await self.send(answer(message, Performative.NOT_UNDERSTOOD, problem))
+            await self.send(answer(message, Performative.NOT_UNDERSTOOD, problem_of(error)))
 
     async def _on_call(self, message: Message) -> None:
         call = content_of(message, CallForProposals)
@@ -163,12 +163,18 @@ async def accept(agent: RoleAgent, offer: Offer, jid: str, others: list[str]) ->
         await settlement.send(
             compose(jid, Performative.ACCEPT_PROPOSAL, Protocol.CONTRACT_NET, offer.call, offer, offer.expires)
         )
-        async with asyncio.timeout(SETTLE_WITHIN):
-            reply = await settlement.reply
-        if performative_of(reply) is not Performative.INFORM:
-            raise AgencyError(content_of(reply, Problem))
+        try:
+            async with asyncio.timeout(SETTLE_WITHIN):
+                reply = await settlement.reply
+        except TimeoutError:
+            remedy = "accept the offer again, or take another"
+            raise refuse("no-answer", f"{jid} does not answer", remedy) from None
+        agreement = result_in(reply, Agreement)
         for other in others:
-            await settlement.send(compose(other, Performative.REJECT_PROPOSAL, Protocol.CONTRACT_NET, offer.call))
+            try:
+                await settlement.send(compose(other, Performative.REJECT_PROPOSAL, Protocol.CONTRACT_NET, offer.call))
+            except AgencyError as error:  # the agreement stands, whoever can be told
+                agent.log.warning("not told that another was chosen", vendor=other, error=str(error))
     finally:
         settlement.kill()
-    return content_of(reply, Agreement)
+    return agreement

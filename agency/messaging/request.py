@@ -43,8 +43,7 @@ class Responder(Talking):
         try:
             content = content_of(message, *self._handlers)
         except NotUnderstood as error:
-            problem = Problem(code="not-understood", message=str(error), remedy="send one of the documents expected")
-            await self.send(answer(message, Performative.NOT_UNDERSTOOD, problem))
+            await self.send(answer(message, Performative.NOT_UNDERSTOOD, problem_of(error)))
             return
         await self.send(answer(message, Performative.AGREE))
         try:
@@ -64,8 +63,19 @@ class _Initiator(Talking):
     async def on_message(self, message: Message) -> None:
         if not self.agreed.done():
             self.agreed.set_result(None)
-        if performative_of(message) is not Performative.AGREE and not self.result.done():
+        if message.get_metadata("performative") != Performative.AGREE.value and not self.result.done():
             self.result.set_result(message)
+
+
+def result_in(reply: Message, expect: type[D]) -> D:
+    """The document that an ``inform`` brings; :class:`AgencyError` with the problem that anything else brings."""
+    try:
+        if performative_of(reply) is Performative.INFORM:
+            return content_of(reply, expect)
+        problem = content_of(reply, Problem)
+    except NotUnderstood as error:
+        raise AgencyError(problem_of(NotUnderstood(f"the answer of {reply.sender}: {error}"))) from None
+    raise AgencyError(problem)
 
 
 async def ask(agent: RoleAgent, to: str, content: Document, expect: type[D]) -> D:
@@ -86,6 +96,4 @@ async def ask(agent: RoleAgent, to: str, content: Document, expect: type[D]) -> 
         reply = await behaviour.result
     finally:
         behaviour.kill()
-    if performative_of(reply) is Performative.INFORM:
-        return content_of(reply, expect)
-    raise AgencyError(content_of(reply, Problem))
+    return result_in(reply, expect)
