@@ -1,0 +1,105 @@
+"""`agency vendor add`, `remove` and `check`, on real clouds."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.labs.testbed import PASSWORD, USERNAME, start_cloud
+
+AGENCY = Path(sys.executable).parent / "agency"
+
+pytestmark = pytest.mark.integration
+
+
+async def agency(*arguments: str, typed: str = "") -> tuple[int, str, str]:
+    """Run the command; returns its status, output and errors."""
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(AGENCY, *arguments, stdin=pipe, stdout=pipe, stderr=pipe)
+    out, err = await process.communicate(typed.encode())
+    assert process.returncode is not None
+    return process.returncode, out.decode(), err.decode()
+
+
+def vendor_file(directory: Path, url: str, password: str = PASSWORD, **more: object) -> Path:
+    """A vendor's description."""
+    credentials = {"kind": "password", "username": USERNAME, "password": password}
+    file = directory / "vendor.json"
+    file.write_text(json.dumps({"module": "testbed", "settings": {"url": url}, "credentials": credentials, **more}))
+    return file
+
+
+async def test_checking_the_testbed_needs_nothing() -> None:
+    """`agency vendor check testbed` brings its own cloud, passes every check and reports each as JSON."""
+    status, out, err = await agency("vendor", "check", "testbed", "--json")
+    report = json.loads(out)
+    assert [check for check in report["checks"] if check["outcome"] != "passed"] == [], err
+    assert status == 0
+    assert len(report["checks"]) >= 50
+    assert report["vendor"] == "testbed"
+
+
+async def test_vendor_is_added_once_it_answers(tmp_path: Path) -> None:
+    """A vendor that answers is kept with its password encrypted, and can be removed again."""
+    state = tmp_path / "state"
+    async with start_cloud(tmp_path / "cloud", name="acme") as cloud:
+        file = vendor_file(tmp_path, cloud.url)
+        status, out, err = await agency("vendor", "add", "acme", "--config", str(file), "--state", str(state), "--json")
+        assert (status, json.loads(out)["name"]) == (0, "acme"), err
+    assert PASSWORD.encode() not in b"".join(p.read_bytes() for p in state.rglob("*") if p.is_file())
+    assert (await agency("vendor", "remove", "acme", "--state", str(state)))[0] == 0
+    status, _, err = await agency("vendor", "remove", "acme", "--state", str(state))
+    assert status == 1
+    assert "no vendor 'acme'" in err
+
+
+async def test_vendor_is_asked_for_on_the_terminal(tmp_path: Path) -> None:
+    """Without a file, settings and credentials are asked for by the module's own fields."""
+    async with start_cloud(tmp_path / "cloud", name="acme") as cloud:
+        typed = f"{cloud.url}\npassword\n{USERNAME}\n{PASSWORD}\n"
+        arguments = ("vendor", "add", "acme", "--module", "testbed", "--state", str(tmp_path / "state"))
+        status, out, err = await agency(*arguments, typed=typed)
+    assert status == 0, err
+    assert "acme answers" in out
+    assert PASSWORD not in out + err
+
+
+async def test_vendor_that_refuses_the_password_is_not_added(tmp_path: Path) -> None:
+    """Wrong credentials are told at once, without the password, and nothing is kept."""
+    state = tmp_path / "state"
+    async with start_cloud(tmp_path / "cloud", name="acme") as cloud:
+        file = vendor_file(tmp_path, cloud.url, password="not the password")
+        status, out, err = await agency("vendor", "add", "acme", "--config", str(file), "--state", str(state))
+    assert status == 1
+    assert "vendor-unauthorized" in err
+    assert "not the password" not in out + err
+    status, _, err = await agency("vendor", "check", "acme", "--state", str(state))
+    assert (status, "no vendor 'acme'" in err) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"module": "nosuch"}, "nosuch"),
+        ({"settings": {"link": "x"}}, "link"),
+        ({"credentials": {"kind": "access-key", "access_key": "a", "secret_key": "hush"}}, "access-key"),
+        ({"surplus": 1}, "surplus"),
+    ],
+    ids=["module", "settings", "credentials", "surplus"],
+)
+async def test_bad_vendor_file_is_told(tmp_path: Path, change: dict[str, object], words: str) -> None:
+    """A file with a wrong part is refused with words that name the part, and never shows a secret."""
+    content = {"module": "testbed", "settings": {"url": "http://127.0.0.1:1"}, "credentials": {
+        "kind": "password", "username": USERNAME, "password": PASSWORD}} | change  # fmt: skip
+    file = tmp_path / "vendor.json"
+    file.write_text(json.dumps(content))
+    arguments = ("vendor", "add", "acme", "--config", str(file), "--state", str(tmp_path / "state"))
+    status, out, err = await agency(*arguments)
+    assert status == 1
+    assert words in err
+    assert PASSWORD not in out + err
+    assert "hush" not in out + err
