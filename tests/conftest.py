@@ -1,11 +1,28 @@
-"""What all tests share: Hypothesis profiles. ``HYPOTHESIS_PROFILE=ci`` searches longer."""
+"""What all tests share: Hypothesis profiles, and the rule that nothing may be missing in CI.
+
+``HYPOTHESIS_PROFILE=ci`` searches longer. ``AGENCY_TEST_ALL=1`` turns a test that is skipped because a part of the
+machine is missing into a failure; without it, pytest's closing summary says what was left out and why.
+"""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Generator
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 settings.register_profile("dev", max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.register_profile("ci", max_examples=250, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("ci", max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Make a skipped test fail where everything must be there."""
+    report = yield
+    if report.skipped and os.environ.get("AGENCY_TEST_ALL"):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+        report.outcome = "failed"
+        report.longrepr = f"AGENCY_TEST_ALL is set, and a part is missing: {reason}"
+    return report
