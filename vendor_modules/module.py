@@ -170,7 +170,10 @@ class VendorModule(ABC):
                     async with asyncio.timeout(self.call_timeout if limited else None):
                         return await call()
                 except Exception as error:
-                    raise self._explained(operation, error) from error
+                    explained = self._explained(operation, error)
+                    if explained is error:
+                        raise
+                    raise explained from error
         raise AssertionError("stamina ends with a result or an error")
 
     def _explained(self, operation: str, error: Exception) -> Exception:
