@@ -7,6 +7,7 @@ from decimal import Decimal
 from typing import Literal
 
 from descriptors.deployment import Deployment
+from descriptors.resources import ResourceClass, ResourceType
 from descriptors.sla import Allocation, Offer, PriceTerms
 
 
@@ -15,12 +16,14 @@ def offer(id: str = "offer-1", vendor: str = "alpha", per_hour: str = "0.01") ->
     return Offer(
         id=id,
         call="cfp-1",
+        application="notes",
         vendor=vendor,
         issued=datetime(2026, 11, 1, 12, 0, 0, 123456, tzinfo=UTC),
         expires=datetime(2026, 11, 1, 13, tzinfo=UTC),
         region="eu-west",
         jurisdiction="EU",
         price=PriceTerms(currency="EUR", per_hour=Decimal(per_hour), per_month=Decimal("7.3")),
+        resources=(ResourceClass(name="machine", type=ResourceType.COMPUTE, cores=1),),
         allocations=(Allocation(resource="machine", size="small", price_per_hour=Decimal(per_hour)),),
         guarantees=(),
     )

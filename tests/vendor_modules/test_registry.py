@@ -1,0 +1,70 @@
+"""The registry: modules by entry point, and clear words when one cannot be used."""
+
+from __future__ import annotations
+
+from importlib.metadata import EntryPoint
+from typing import Any
+
+import pytest
+
+from vendor_modules import registry
+from vendor_modules.registry import GROUP, BrokenModule, UnknownModule
+from vendor_modules.testbed.module import TestbedModule
+
+
+def _installed(monkeypatch: pytest.MonkeyPatch, **values: str) -> None:
+    points = [EntryPoint(name, value, GROUP) for name, value in values.items()]
+    monkeypatch.setattr(registry, "entry_points", lambda *, group: points if group == GROUP else [])
+
+
+def test_testbed_is_installed() -> None:
+    """The testbed's module is found by the entry point that this project declares."""
+    assert "testbed" in registry.names()
+    assert registry.load("testbed") is TestbedModule
+
+
+def test_third_party_module_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A module from anywhere is loaded by its name; names are sorted, each once."""
+    _installed(monkeypatch, toy="tests.vendor_modules.toy:ToyModule", another="x:Y")
+    assert registry.names() == ["another", "toy"]
+    assert registry.load("toy").title == "Toy Cloud"
+
+
+def test_unknown_module_is_told_with_those_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An unknown name raises UnknownModule, which lists the names that there are."""
+    _installed(monkeypatch, toy="tests.vendor_modules.toy:ToyModule")
+    with pytest.raises(UnknownModule, match=r"'nebula' is installed; there are: toy"):
+        registry.load("nebula")
+    _installed(monkeypatch)
+    with pytest.raises(UnknownModule, match="there are: none"):
+        registry.load("nebula")
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ("no.such.package:Module", "cannot be imported: No module named 'no'"),
+        ("tests.vendor_modules.toy:Missing", "cannot be imported"),
+        ("tests.vendor_modules.toy:CLOUDS", "is not a VendorModule class"),
+        ("builtins:str", "is not a VendorModule class"),
+    ],
+)
+def test_broken_module_is_explained(monkeypatch: pytest.MonkeyPatch, value: str, words: str) -> None:
+    """A module that cannot be used raises BrokenModule with its name, its place and the reason."""
+    _installed(monkeypatch, bad=value)
+    with pytest.raises(BrokenModule, match=f"'bad' \\({value}\\) {words}") as caught:
+        registry.load("bad")
+    assert caught.value is not None
+
+
+def test_module_that_fails_at_import(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever a module raises while it is imported, BrokenModule comes out, with it as the cause."""
+
+    class Exploding(EntryPoint):
+        def load(self) -> Any:
+            raise ZeroDivisionError("at import")
+
+    monkeypatch.setattr(registry, "entry_points", lambda *, group: [Exploding("bad", "x:Y", group)])
+    with pytest.raises(BrokenModule, match="at import") as caught:
+        registry.load("bad")
+    assert isinstance(caught.value.__cause__, ZeroDivisionError)
