@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 from typing import Protocol
 
@@ -30,9 +31,12 @@ class InProcessLink:
     """Agents of one process pass each other messages directly, through SPADE's container: the embedded default."""
 
     def __init__(self) -> None:
-        # SPADE's container is one for the process and remembers the event loop that it first saw.
+        # SPADE's container is one for the process and remembers the event loop that it first saw. It also makes uvloop's
+        # policy the process's, under which the loop that runs could not start another process.
+        policy = asyncio.get_event_loop_policy()
         self._container = Container()
         self._container.reset()
+        asyncio.set_event_loop_policy(policy)
 
     async def connect(self, agent: Agent) -> None:
         """See :class:`Link`."""
