@@ -34,6 +34,9 @@ from vendor_modules.services.persistence import ResourceRecord
 R = TypeVar("R", bound=Resource)
 T = TypeVar("T")
 
+LONGEST_WAIT = 10.0
+"""Seconds that a call waits at most because a provider says that it is asked too often."""
+
 Content = Callable[[], AsyncIterator[bytes]]
 """Bytes to send: called for a fresh stream from the beginning, again when a call is repeated."""
 
@@ -236,7 +239,7 @@ class VendorModule(ABC):
 
 
 def _worth_repeating(error: Exception) -> bool | float:
-    """Whether a repeated call can help; a number is when, in seconds from now."""
+    """Whether a repeated call can help; a number is when, in seconds from now. A long wait is left to the caller."""
     if isinstance(error, Throttled):
-        return error.retry_after
+        return error.retry_after if error.retry_after <= LONGEST_WAIT else False
     return isinstance(error, VendorError) and error.retryable

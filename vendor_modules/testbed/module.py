@@ -149,7 +149,7 @@ class TestbedModule(
     # --- machines ---
 
     async def _create_machine(self, spec: MachineSpec, key: Key) -> Machine:
-        return _parsed(Machine, await self._order("/instances", CreateMachine.model_validate(spec.model_dump()), key))
+        return _parsed(Machine, await self._order("/instances", _made(CreateMachine, **spec.model_dump()), key))
 
     async def _describe_machine(self, machine_id: str) -> Machine:
         return _parsed(Machine, await self._ask("GET", f"/instances/{machine_id}"))
@@ -170,7 +170,7 @@ class TestbedModule(
         return str((await self._ask("GET", f"/instances/{machine_id}/console"))["output"])
 
     async def _bundle_machine(self, machine_id: str, name: str, key: Key) -> Image:
-        return _parsed(Image, await self._order(f"/instances/{machine_id}/bundle", Named(name=name), key))
+        return _parsed(Image, await self._order(f"/instances/{machine_id}/bundle", _made(Named, name=name), key))
 
     # --- volumes ---
 
@@ -187,13 +187,13 @@ class TestbedModule(
         await self._ask("DELETE", f"/volumes/{volume_id}")
 
     async def _attach_volume(self, volume_id: str, machine_id: str, device: str) -> None:
-        await self._ask("POST", f"/volumes/{volume_id}/attach", Attach(machine=machine_id, device=device))
+        await self._ask("POST", f"/volumes/{volume_id}/attach", _made(Attach, machine=machine_id, device=device))
 
     async def _detach_volume(self, volume_id: str) -> None:
         await self._ask("POST", f"/volumes/{volume_id}/detach")
 
     async def _bundle_volume(self, volume_id: str, name: str, key: Key) -> Image:
-        return _parsed(Image, await self._order(f"/volumes/{volume_id}/bundle", Named(name=name), key))
+        return _parsed(Image, await self._order(f"/volumes/{volume_id}/bundle", _made(Named, name=name), key))
 
     # --- images ---
 
@@ -235,7 +235,9 @@ class TestbedModule(
     # --- network ---
 
     async def _create_key_pair(self, name: str, public_key: str, key: Key) -> KeyPair:
-        return _parsed(KeyPair, await self._order("/key-pairs", CreateKeyPair(name=name, public_key=public_key), key))
+        return _parsed(
+            KeyPair, await self._order("/key-pairs", _made(CreateKeyPair, name=name, public_key=public_key), key)
+        )
 
     async def _describe_key_pair(self, key_pair_id: str) -> KeyPair:
         return _parsed(KeyPair, await self._ask("GET", f"/key-pairs/{key_pair_id}"))
@@ -247,7 +249,7 @@ class TestbedModule(
         await self._ask("DELETE", f"/key-pairs/{key_pair_id}")
 
     async def _create_security_group(self, name: str, rules: tuple[Rule, ...], key: Key) -> SecurityGroup:
-        order = CreateSecurityGroup(name=name, rules=rules)
+        order = _made(CreateSecurityGroup, name=name, rules=rules)
         return _parsed(SecurityGroup, await self._order("/security-groups", order, key))
 
     async def _describe_security_group(self, group_id: str) -> SecurityGroup:
@@ -260,7 +262,7 @@ class TestbedModule(
         await self._ask("DELETE", f"/security-groups/{group_id}")
 
     async def _create_address(self, name: str, key: Key) -> Address:
-        return _parsed(Address, await self._order("/addresses", Named(name=name), key))
+        return _parsed(Address, await self._order("/addresses", _made(Named, name=name), key))
 
     async def _describe_address(self, address_id: str) -> Address:
         return _parsed(Address, await self._ask("GET", f"/addresses/{address_id}"))
@@ -269,7 +271,7 @@ class TestbedModule(
         return await self._all("/addresses", Address)
 
     async def _associate_address(self, address_id: str, machine_id: str | None) -> None:
-        await self._ask("POST", f"/addresses/{address_id}/associate", Associate(machine=machine_id))
+        await self._ask("POST", f"/addresses/{address_id}/associate", _made(Associate, machine=machine_id))
 
     async def _destroy_address(self, address_id: str) -> None:
         await self._ask("DELETE", f"/addresses/{address_id}")
@@ -277,7 +279,7 @@ class TestbedModule(
     # --- object storage ---
 
     async def _create_bucket(self, name: str, key: Key) -> Bucket:
-        return _parsed(Bucket, await self._order("/buckets", Named(name=name), key))
+        return _parsed(Bucket, await self._order("/buckets", _made(Named, name=name), key))
 
     async def _describe_bucket(self, bucket_id: str) -> Bucket:
         return _parsed(Bucket, await self._ask("GET", f"/buckets/{bucket_id}"))
@@ -431,10 +433,24 @@ def _parsed(kind: type[V], answer: dict[str, Any]) -> V:
     """The answer in the words all modules share; what a newer cloud says besides is left out."""
     try:
         return kind.model_validate({name: value for name, value in answer.items() if name in kind.model_fields})
-    except (ValidationError, AttributeError) as error:
-        fields = error.errors(include_input=False) if isinstance(error, ValidationError) else []
-        words = "; ".join(f"{'.'.join(map(str, field['loc']))}: {field['msg']}" for field in fields)
-        raise ProtocolError(f"the answer is no {kind.__name__}: {words or 'not an object'}") from None
+    except ValidationError as error:
+        raise ProtocolError(f"the answer is no {kind.__name__}: {_words(error)}") from None
+    except AttributeError:
+        raise ProtocolError(f"the answer is no {kind.__name__}, and no object") from None
+
+
+def _made(kind: type[V], **values: Any) -> V:
+    """What is sent, if its values are those that the cloud accepts."""
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        raise InvalidRequest(_words(error)) from None
+
+
+def _words(error: ValidationError) -> str:
+    """What is wrong, without the values: they may be secrets."""
+    fields = error.errors(include_input=False, include_context=False)
+    return "; ".join(f"{'.'.join(map(str, field['loc']))}: {field['msg']}" for field in fields)
 
 
 async def _verified(content: Content, spec: ImageSpec) -> AsyncIterator[bytes]:

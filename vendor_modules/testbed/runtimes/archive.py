@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from descriptors.base import MIB, relative_path
+from descriptors.base import MIB
 from descriptors.machine import BUNDLE_MANIFEST, MachineManifest
 from vendor_modules.testbed.files import write_sparsely
 
@@ -29,7 +29,7 @@ class BadBundle(ValueError):
 def parent_of(root: Path, path: str) -> Iterator[tuple[int, str]]:
     """Open the directory that ``path`` (relative to ``root``) is in, made as needed and reached through no link; gives
     its descriptor and the last part of the path. Raises ``OSError`` where a link or a file is in the way."""
-    *folders, name = PurePosixPath(relative_path(path)).parts
+    *folders, name = _inside(path).parts
     descriptor = os.open(root, _DIRECTORY)
     try:
         for folder in folders:
@@ -43,6 +43,14 @@ def parent_of(root: Path, path: str) -> Iterator[tuple[int, str]]:
         yield descriptor, name
     finally:
         os.close(descriptor)
+
+
+def _inside(path: str) -> PurePosixPath:
+    """The path, if it is relative and does not climb: machines may have names that no descriptor would accept."""
+    pure = PurePosixPath(path)
+    if pure.is_absolute() or ".." in pure.parts or "\0" in path:
+        raise ValueError(f"the path {path!r} leads out of the machine's directory")
+    return pure
 
 
 def remove_entry(directory: int, name: str) -> None:
@@ -87,7 +95,7 @@ def unpack(bundle: Path, root: Path, max_bytes: int) -> MachineManifest:
 
 
 def _harmless(member: tarfile.TarInfo, root: Path) -> tarfile.TarInfo:
-    path = str(PurePosixPath(relative_path(member.name)))
+    path = str(_inside(member.name))
     if not (member.isreg() or member.isdir() or member.issym() or member.islnk()):
         raise BadBundle(f"{member.name!r} is neither a file, a directory nor a link")
     return tarfile.data_filter(member.replace(name=path), str(root))

@@ -173,7 +173,7 @@ def _service(spec: dict[str, Any]) -> NoReturn:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
         os.execvp(command[0], command)  # noqa: S606 - a shell would be one thing more to confine
-    except OSError as error:
+    except (OSError, ValueError) as error:
         os.write(2, f"cannot start {spec['command']}: {error}\n".encode())
     os._exit(EXIT_NOT_STARTED)
 
