@@ -310,6 +310,14 @@ class CountsNothing(ToyModule):
         return []
 
 
+@caught_by("catalogue-agrees-with-capabilities", "was accepted")
+class GivesVolumesAway(ToyModule):
+    """Has volumes, and no price for them."""
+
+    async def _catalogue(self) -> Catalogue:
+        return (await super()._catalogue()).model_copy(update={"block_gib_month": None})
+
+
 @caught_by("offer-is-for-some-time", "expires")
 class OffersForAMoment(ToyModule):
     """Its offers expire before anybody can accept them."""
@@ -399,17 +407,26 @@ async def test_one_failure_stops_no_other_check() -> None:
 
 
 async def test_service_that_the_provider_lacks_is_skipped(cloud: ToyCloud) -> None:
-    """A check is skipped when the module can do something and the provider has no such service."""
+    """Where the module can do something and the provider cannot, the checks of that are skipped, and no others."""
+
+    async def refuse(*_: object) -> None:
+        raise Unsupported("no volumes here")
+
+    absent: Any = refuse
 
     class WithoutVolumes(ToyModule):
-        async def _create_volume(self, spec: VolumeSpec, key: Key) -> Volume:
-            raise Unsupported("no volumes here")
+        _create_volume = _describe_volume = _list_volumes = _destroy_volume = absent
+        _attach_volume = _detach_volume = _bundle_volume = absent
 
-        async def _list_volumes(self) -> list[Volume]:
-            raise Unsupported("no volumes here")
+        async def _catalogue(self) -> Catalogue:
+            return (await super()._catalogue()).model_copy(update={"block_gib_month": None})
 
-    result = await conformance.run_check(_check("volume-is-listed"), _subject(WithoutVolumes))
-    assert (result.outcome, result.reason) == ("skipped", "the provider: no volumes here")
+    report = await conformance.check_vendor(_subject(WithoutVolumes))
+    assert [(r.name, r.reason) for r in report.checks if r.outcome == "failed"] == []
+    skipped = [result for result in report.checks if result.outcome == "skipped"]
+    assert {result.reason for result in skipped} == {"the provider: no volumes here"}
+    assert all("volume" in result.name or "attach" in result.name for result in skipped)
+    assert len(skipped) > 20
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import pytest
 import pytest_asyncio
-from pydantic import SecretStr
 
 from tests.labs.testbed import PASSWORD, USERNAME, start_cloud
 from vendor_modules import conformance
@@ -13,7 +12,7 @@ from vendor_modules.testbed.module import TestbedModule, TestbedSettings
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def subject(tmp_path_factory):
     async with start_cloud(tmp_path_factory.mktemp("cloud")) as cloud:
-        login = PasswordCredentials(username=USERNAME, password=SecretStr(PASSWORD))
+        login = PasswordCredentials(username=USERNAME, password=PASSWORD)
         yield conformance.Subject(TestbedModule, TestbedSettings(url=cloud.url), login)
 
 

@@ -42,11 +42,14 @@ def expect(condition: object, otherwise: str) -> None:
 
 
 async def refused(call: Awaitable[object], *expected: type[VendorError], what: str) -> VendorError:
-    """The error of a call that must be refused with one of these; ``what`` says what was asked."""
+    """The error of a call that must be refused with one of these; ``what`` says what was asked. A provider that has no
+    such service at all may say so: the check is skipped then."""
     try:
         await call
     except expected as error:
         return error
+    except Unsupported:
+        raise
     except VendorError as error:
         wanted = " or ".join(kind.__name__ for kind in expected)
         raise CheckFailed(f"{what}: raised {type(error).__name__} ({error}), expected {wanted}") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Awaitable
 from datetime import timedelta
 from decimal import Decimal
 from typing import get_args
@@ -12,10 +13,11 @@ from descriptors.cfp import CallForProposals
 from descriptors.resources import ResourceClass, ResourceType
 from descriptors.sla import Offer, Refusal
 from vendor_modules.capabilities import ObjectStorage, Volumes
-from vendor_modules.conformance.bench import Bench, expect
+from vendor_modules.conformance.bench import Bench, CheckFailed, expect, refused
 from vendor_modules.conformance.registry import check
+from vendor_modules.errors import Unsupported
 from vendor_modules.module import ModuleSettings, Proof
-from vendor_modules.resources import Catalogue
+from vendor_modules.resources import Catalogue, VolumeSpec
 from vendor_modules.services.credentials import Credentials
 
 
@@ -55,10 +57,27 @@ async def catalogue_is_sane(bench: Bench) -> None:
 @check()
 async def catalogue_agrees_with_capabilities(bench: Bench) -> None:
     """Storage that the catalogue has a price for can be created, and storage that it has none for is not there."""
-    catalogue = await bench.module.catalogue()
-    for price, capability in ((catalogue.block_gib_month, Volumes), (catalogue.object_gib_month, ObjectStorage)):
-        if price is not None:
-            expect(isinstance(bench.module, capability), f"a price is quoted, but the module has no {capability}")
+    catalogue, module = await bench.module.catalogue(), bench.module
+    if isinstance(module, Volumes):
+        volume = VolumeSpec(name="volume", size_mib=1)
+        await _there(catalogue.block_gib_month, module.create_volume(volume, key=bench.key()), "volume")
+    if isinstance(module, ObjectStorage):
+        await _there(catalogue.object_gib_month, module.create_bucket("bucket", key=bench.key()), "bucket")
+    expect(catalogue.block_gib_month is None or isinstance(module, Volumes), "volumes have a price, and are not there")
+    expect(
+        catalogue.object_gib_month is None or isinstance(module, ObjectStorage),
+        "buckets have a price, and are not there",
+    )
+
+
+async def _there(price: Decimal | None, creation: Awaitable[object], what: str) -> None:
+    if price is None:
+        await refused(creation, Unsupported, what=f"create a {what} that the catalogue has no price for")
+        return
+    try:
+        await creation
+    except Unsupported as error:
+        raise CheckFailed(f"a {what} costs {price}, and cannot be created: {error}") from error
 
 
 @check()
