@@ -130,5 +130,7 @@ async def _launch(state: Path, config: dict[str, Any]) -> tuple[Process, dict[st
     process.stdin.close()
     line = await process.stdout.readline()
     if not line:
-        raise RuntimeError((await process.stderr.read()).decode())
+        said = (await process.stderr.read()).decode()
+        await process.wait()
+        raise RuntimeError(said)
     return process, json.loads(line)

@@ -36,21 +36,26 @@ def listen(port: int, *, patience: float = 3.0) -> socket.socket:
 def choose_port(taken: Collection[int]) -> int:
     """A port that nobody listens at and that is not among the ``taken``; ``OSError`` when there seems to be none."""
     for port in random.sample(_CHOICE, k=200):
-        if port in taken:
-            continue
-        try:
-            listen(port, patience=0).close()
-        except OSError:
-            continue
-        return port
+        if port not in taken and is_free(port):
+            return port
     raise OSError("no free port was found")
 
 
-async def accepts(port: int) -> bool:
-    """Whether somebody accepts connections at the port."""
+def is_free(port: int) -> bool:
+    """Whether somebody could listen at the port now."""
     try:
-        _, writer = await asyncio.open_connection(HOST, port)
+        listen(port, patience=0).close()
     except OSError:
+        return False
+    return True
+
+
+async def accepts(port: int) -> bool:
+    """Whether somebody accepts connections at the port, within a second."""
+    try:
+        async with asyncio.timeout(1):
+            _, writer = await asyncio.open_connection(HOST, port)
+    except OSError:  # a time-out is one, too
         return False
     writer.close()
     return True

@@ -16,14 +16,14 @@ from pathlib import Path
 from descriptors.base import MIB
 from descriptors.machine import MachineManifest
 from vendor_modules.resources import UserData
-from vendor_modules.testbed.ports import accepts
+from vendor_modules.testbed.ports import is_free
 from vendor_modules.testbed.runtimes import archive, confine
 from vendor_modules.testbed.runtimes.base import Guest, GuestFailed
 
 CONSOLE_KEPT = 64 * 1024
 CONSOLE_LIMIT = 1024 * 1024
 MAX_DISK = 256 * 1024 * MIB
-PORT_PATIENCE = 5.0
+PORT_PATIENCE = 3.0
 
 SYSTEM = (
     *("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/sys/devices/system/cpu"),
@@ -100,7 +100,7 @@ async def end(process: Process, grace: float) -> None:
 async def wait_for_free_port(port: int) -> None:
     """A service that was killed a moment ago may still hold its port; somebody else's holds it for longer."""
     deadline = asyncio.get_running_loop().time() + PORT_PATIENCE
-    while await accepts(port):
+    while not is_free(port):
         if asyncio.get_running_loop().time() > deadline:
             raise GuestFailed(f"another process of this computer listens on the machine's port {port}")
         await asyncio.sleep(0.05)
