@@ -72,6 +72,8 @@ def relocation_tasks(
 
     What needs no stopped machine comes first. Then the downtime begins: fence, stop, bundle, fetch, adapt, upload,
     launch, verify. It ends with the switch, after which the source and whatever was temporary are released.
+    A component comes after those that it depends on, which it reaches at their new addresses already; it is fenced
+    before them, while it still works.
     """
     graph = _Graph()
     components = [c for c in application.start_order() if c.name in moving]
@@ -79,6 +81,8 @@ def relocation_tasks(
     _take_down(graph, components, deployment, ready)
     for component in components:
         _carry_over(graph, component, deployment, target, gives)
+        if component.port and any(component.name in other.depends_on for other in components):
+            graph.add(f"publish-{component.name}", "publish", target, component.name, [f"verify-{component.name}"])
     verified = [f"verify-{component.name}" for component in components]
     switched = graph.add("switch", "switch", target, None, verified)
     graph.add("release-source", "release-source", None, None, [switched])
@@ -97,9 +101,13 @@ def _prepare(graph: _Graph, components: Sequence[Component], deployment: Deploym
 
 
 def _take_down(graph: _Graph, components: Sequence[Component], deployment: Deployment, ready: list[str]) -> None:
-    fenced = [
-        graph.add(f"fence-{c.name}", "fence-machine", deployment.vendor_of(c.name), c.name, ready) for c in components
-    ]
+    fenced: list[str] = []
+    for component in reversed(components):
+        dependants = [f"fence-{other.name}" for other in components if component.name in other.depends_on]
+        vendor = deployment.vendor_of(component.name)
+        fenced.append(
+            graph.add(f"fence-{component.name}", "fence-machine", vendor, component.name, [*ready, *dependants])
+        )
     for component in reversed(components):
         dependants = [f"stop-{other.name}" for other in components if component.name in other.depends_on]
         vendor = deployment.vendor_of(component.name)
@@ -124,6 +132,6 @@ def _carry_over(
         if use.resource not in in_disk:
             uploaded = graph.add(f"upload-volume-{use.resource}", "upload-volume", target, use.resource, [adapted])
             needed.append(graph.add(f"volume-{use.resource}", "create-volume", target, use.resource, [uploaded]))
-    needed += graph.present(f"verify-{dependency}" for dependency in component.depends_on)
+    needed += graph.present(f"{done}-{other}" for other in component.depends_on for done in ("verify", "publish"))
     launched = graph.add(f"launch-{name}", "launch-machine", target, name, needed)
     graph.add(f"verify-{name}", "verify-machine", target, name, [launched])

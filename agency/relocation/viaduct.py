@@ -92,7 +92,14 @@ class Viaducts(DBOSConfiguredInstance):
     ) -> list[JsonDict]:
         tasks = {task.name: task for task in order.tasks}
         latest_first = [tasks[name] for name in reversed(list(begun))]
-        ranked = sorted(latest_first, key=lambda task: migrators()[task.migrator].undo_rank)
+        place = {component.name: i for i, component in enumerate(order.application.start_order())}
+
+        def turn(task: Task) -> tuple[UndoRank, int]:
+            rank = migrators()[task.migrator].undo_rank
+            # a component works again only when those that it depends on are reached again
+            return rank, place.get(task.subject or "", 0) if rank is UndoRank.RESTORE else 0
+
+        ranked = sorted(latest_first, key=turn)
         return [await self.revert(order_json, task.name, outputs) for task in ranked]
 
     @DBOS.step(name="moment")
@@ -129,9 +136,9 @@ class Viaducts(DBOSConfiguredInstance):
         run, task = self._run(order_json, name, outputs)
         migrator = migrators()[task.migrator]
         problem = None
-        patience = RESTORE_PATIENCE if migrator.undo_rank is UndoRank.RESTORE else 0.0
+        attempts, patience = (None, RESTORE_PATIENCE) if migrator.undo_rank is UndoRank.RESTORE else (1, None)
         try:
-            async for attempt in stamina.retry_context(on=_worth_repeating, attempts=None, timeout=patience):
+            async for attempt in stamina.retry_context(on=_worth_repeating, attempts=attempts, timeout=patience):
                 with attempt:
                     await migrator.undo(task, run)
         except Exception as error:  # noqa: BLE001 - undoing goes on with the next task whatever happens

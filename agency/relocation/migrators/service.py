@@ -35,9 +35,10 @@ async def _shut_out(name: str, run: Run) -> None:
 
 
 class Publish(Migrator):
-    """Let the world in to a component that is deployed for the first time."""
+    """Let the world in to a component that is deployed for the first time, or that others need which move with it."""
 
     name = "publish"
+    undo_rank = UndoRank.FENCE
 
     async def run(self, task: Task, run: Run) -> Output:
         """See :class:`Migrator`."""
