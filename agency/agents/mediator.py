@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections import defaultdict
 from datetime import timedelta
 
 from agency.agents import addresses
@@ -36,6 +38,8 @@ class MediatorAgent(RoleAgent):
         super().__init__(jid, link)
         self._workshop = workshop
         self._call_time = timedelta(seconds=call_seconds)
+        self._agreeing: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        """Per application: two offers that are accepted at once must not both become agreements."""
 
     async def setup(self) -> None:
         """Answer requests."""
@@ -51,6 +55,8 @@ class MediatorAgent(RoleAgent):
                 f"{name} is {deployment.status} as {deployment.id}: its descriptor cannot change under it",
                 f"`agency destroy {name}` first, or submit under another name",
             )
+        if await store.find(Application, name) != application:
+            await self._check_no_agreement(name)
         await store.put(application, id=name, application=name)
         now = utc_now()
         call = CallForProposals(
@@ -89,27 +95,45 @@ class MediatorAgent(RoleAgent):
 
     async def accept(self, offer_id: str) -> Agreement:
         """Accept an offer. Accepting it again gives the same agreement."""
-        store = self._workshop.store
-        offer = await store.get(Offer, offer_id)
-        agreements = await store.all(Agreement, application=offer.application)
-        for agreement in agreements:
-            if agreement.offer == offer.id:
-                return agreement
+        offer = await self._workshop.store.get(Offer, offer_id)
+        async with self._agreeing[offer.application]:
+            for agreement in await self._workshop.store.all(Agreement, application=offer.application):
+                if agreement.offer == offer.id:
+                    return agreement
+            await self._check_no_agreement(offer.application)
+            await self._check_acceptable(offer)
+            return await make_agreement(self, self._workshop, offer)
+
+    async def _check_no_agreement(self, name: str) -> None:
+        for agreement in await self._workshop.store.all(Agreement, application=name):
             if agreement.state == "observed":
                 raise refuse(
                     "already-agreed",
-                    f"{offer.application} has an agreement with {agreement.provider} already ({agreement.id})",
-                    f"`agency deploy {offer.application}`, or `agency destroy {offer.application}` to end it",
+                    f"{name} has an agreement with {agreement.provider} already ({agreement.id})",
+                    f"`agency deploy {name}`, or `agency destroy {name}` to end it",
                 )
+
+    async def _check_acceptable(self, offer: Offer) -> None:
+        """Refuse what the broker left out, and what was offered for another descriptor than the present one."""
+        store = self._workshop.store
         comparison = await store.get(Comparison, offer.call)
-        row = next(row for row in comparison.rows if row.offer and row.offer.id == offer.id)
-        if row.excluded_because:
+        row = next((row for row in comparison.rows if row.offer and row.offer.id == offer.id), None)
+        if row is None or row.excluded_because:
+            why = row.excluded_because[0].message if row else "it came too late to be compared"
             raise refuse(
                 "excluded",
-                f"the offer of {offer.vendor} does not qualify: {row.excluded_because[0].message}",
+                f"the offer of {offer.vendor} does not qualify: {why}",
                 "accept another, or change the requirements and submit again",
             )
-        return await make_agreement(self, self._workshop, offer)
+        call = await store.get(CallForProposals, offer.call)
+        application = await store.get(Application, offer.application)
+        asked = ("deployment", application.requirements, application.resources)
+        if (call.purpose, call.requirements, call.resources) != asked:
+            raise refuse(
+                "outdated",
+                f"the offer of {offer.vendor} was made for something else than {offer.application} as it is now",
+                f"accept one of the latest: see `agency offers {offer.application}`",
+            )
 
 
 async def keep_offers(workshop: Workshop, comparison: Comparison) -> None:

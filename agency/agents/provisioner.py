@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable, Callable
+
 from agency.agents.mediator import LIVE, live_deployment
 from agency.messaging.agent import RoleAgent
 from agency.messaging.link import Link
@@ -27,6 +30,7 @@ class ProvisionerAgent(RoleAgent):
     def __init__(self, jid: str, link: Link, workshop: Workshop) -> None:
         super().__init__(jid, link)
         self._workshop = workshop
+        self._beginning = asyncio.Lock()
 
     async def setup(self) -> None:
         """Answer requests."""
@@ -36,31 +40,25 @@ class ProvisionerAgent(RoleAgent):
         """Do what was requested, unless something else is being done to the application."""
         if request.action != "deploy" and (operation := self._workshop.busy.get(request.subject)):
             raise refuse("busy", f"{request.subject} is busy: {operation} is under way", "wait until it has ended")
-        actions = {"deploy": self.deploy, "start": self.start_application, "stop": self.stop_application}
-        return await (actions | {"destroy": self.destroy})[request.action](request.subject)
+        actions: dict[str, Callable[[str], Awaitable[Deployment]]] = {
+            "deploy": self.deploy,
+            "start": self.start_application,
+            "stop": self.stop_application,
+            "destroy": self.destroy,
+        }
+        if request.action not in actions:
+            raise refuse("unknown-action", f"nobody does {request.action!r}", f"one of: {', '.join(actions)}")
+        return await actions[request.action](request.subject)
 
     async def deploy(self, name: str) -> Deployment:
         """Create everything under the accepted agreement, or nothing. Joins a deployment that is under way."""
         store = self._workshop.store
         application = await store.get(Application, name)
-        deployment = await live_deployment(self._workshop, name)
-        if deployment and deployment.status != "deploying":
+        async with self._beginning:  # requests that come at once find the same deployment
+            deployment = await live_deployment(self._workshop, name) or await self._begin(name)
+        if deployment.status != "deploying":
             return deployment
-        if deployment is None:
-            agreement = await self._agreement(name)
-            deployment = Deployment(
-                id=new_id("deployment"),
-                application=name,
-                revision=1,
-                changed=utc_now(),
-                status="deploying",
-                agreements=(agreement.id,),
-                resources=(),
-                endpoints=(),
-            )
-            await store.insert(deployment, id=deployment.id, application=name)
-        else:
-            agreement = await store.get(Agreement, deployment.agreements[0])
+        agreement = await store.get(Agreement, deployment.agreements[0])
         order = Order(
             kind="deploy",
             id=deployment.id,
@@ -74,6 +72,21 @@ class ProvisionerAgent(RoleAgent):
             message = f"{name} was not deployed; {result.failed_task} failed: {result.problem.message}"
             raise AgencyError(result.problem.model_copy(update={"message": message[:4096]}))
         return await store.get(Deployment, deployment.id)
+
+    async def _begin(self, name: str) -> Deployment:
+        agreement = await self._agreement(name)
+        deployment = Deployment(
+            id=new_id("deployment"),
+            application=name,
+            revision=1,
+            changed=utc_now(),
+            status="deploying",
+            agreements=(agreement.id,),
+            resources=(),
+            endpoints=(),
+        )
+        await self._workshop.store.insert(deployment, id=deployment.id, application=name)
+        return deployment
 
     async def _agreement(self, name: str) -> Agreement:
         agreements = await self._workshop.store.all(Agreement, application=name, newest_first=True)
