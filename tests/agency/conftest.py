@@ -1,0 +1,68 @@
+"""A workshop over toy clouds, and DBOS to run its operations: DBOS is one for a process, so it runs for the session."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from agency.blobs import Blobs
+from agency.events import Events
+from agency.relocation import probing, viaduct
+from agency.relocation.workshop import Workshop
+from agency.running import _workflows, services
+from agency.settings import Settings
+from agency.store.credentials import Cipher, EncryptedCredentials
+from agency.store.store import Store
+from tests.agency.toys import CONFIG, Cloud, toy_module
+
+
+@asynccontextmanager
+async def workshop_at(state: Path, *clouds: Cloud) -> AsyncIterator[Workshop]:
+    """A workshop in that directory over these clouds, on a real store; the workflows work with it."""
+    async with Store.open(f"sqlite+aiosqlite:///{state}/agency.db") as store:
+        given = services(store, EncryptedCredentials(store, Cipher(bytes(32))))
+        modules = {cloud.name: toy_module(cloud, given) for cloud in clouds}
+        workshop = Workshop(modules, store, Blobs(state / "blobs"), state / "spool", Events(store))
+        workshop.blobs.put(CONFIG)
+        viaduct.VIADUCTS.workshop = workshop
+        try:
+            yield workshop
+        finally:
+            for cloud in clouds:
+                await cloud.close()
+
+
+@pytest.fixture(scope="session")
+def dbos(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Durable workflows, as the agency launches them."""
+    state = tmp_path_factory.mktemp("workflows")
+    with _workflows(Settings(state=state), None):  # each test lends it a workshop of its own
+        yield
+
+
+@pytest.fixture
+def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Little patience: what does not come at once does not come in a test."""
+    monkeypatch.setattr(probing, "HEALTHY_WITHIN", 0.3)
+    monkeypatch.setattr(viaduct, "RESTORE_PATIENCE", 0.2)
+
+
+@pytest.fixture
+def clouds() -> dict[str, Cloud]:
+    """Three clouds: alpha and beta have block storage, cirrus has none."""
+    return {
+        "alpha": Cloud(name="alpha"),
+        "beta": Cloud(name="beta", per_hour=Decimal("0.02")),
+        "cirrus": Cloud(name="cirrus", per_hour=Decimal("0.015"), block=False),
+    }
+
+
+@pytest.fixture
+async def workshop(tmp_path: Path, clouds: dict[str, Cloud], dbos: None, hurried: None) -> AsyncIterator[Workshop]:
+    """A workshop over the three clouds."""
+    async with workshop_at(tmp_path, *clouds.values()) as opened:
+        yield opened
