@@ -114,7 +114,7 @@ def hide(secret: str | SecretStr) -> None:
     than 4 characters are not: they would be found in every second word."""
     global _hidden_pattern
     value = secret.get_secret_value() if isinstance(secret, SecretStr) else secret
-    if len(value) < _LEAST_HIDDEN:
+    if len(value) < _LEAST_HIDDEN or value in _hidden:
         return
     encoded = base64.b64encode(value.encode()).decode()
     forms = {value, quote(value, safe=""), quote_plus(value), encoded, json.dumps(value)[1:-1], repr(value)[1:-1]}
@@ -122,6 +122,14 @@ def hide(secret: str | SecretStr) -> None:
         _hidden.update(forms)
         longest_first = sorted(_hidden, key=len, reverse=True)
         _hidden_pattern = re.compile("|".join(re.escape(form) for form in longest_first))
+
+
+def forget_hidden() -> None:
+    """Mask none of those values any more: for tests."""
+    global _hidden_pattern
+    with _hiding:
+        _hidden.clear()
+        _hidden_pattern = None
 
 
 def masked(value: Any, key: str = "") -> Any:

@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from pydantic import SecretStr, TypeAdapter
 from sqlalchemy import delete, select
 
+from agency import logs
 from agency.store.models import CredentialRow
 from agency.store.store import Store, StoreError
 from vendor_modules.services.credentials import Credentials
@@ -68,6 +69,7 @@ class EncryptedCredentials:
         self, vendor: str, credentials: Credentials, *, resource: str | None = None, agreement: str | None = None
     ) -> None:
         """Keep credentials, encrypted, in place of any for the same scope."""
+        _hide(credentials)
         scope = _scope(vendor, resource or "", agreement or "")
         row = {"vendor": vendor, "resource": resource or "", "agreement": agreement or ""}
         await self._store.upsert(
@@ -87,7 +89,16 @@ class EncryptedCredentials:
                 f"the credentials of vendor {row.vendor!r} cannot be decrypted: use the master key that they were "
                 f"kept with, or give them anew with `agency vendor add`"
             ) from None
-        return _CREDENTIALS.validate_json(plain)
+        credentials = _CREDENTIALS.validate_json(plain)
+        _hide(credentials)
+        return credentials
+
+
+def _hide(credentials: Credentials) -> None:
+    """Whoever has asked for a secret may let it slip: from now on no log shows it."""
+    for _, value in credentials:
+        if isinstance(value, SecretStr):
+            logs.hide(value)
 
 
 def _scope(vendor: str, resource: str, agreement: str) -> bytes:

@@ -41,8 +41,7 @@ def _as_before() -> Iterator[None]:
     logging.captureWarnings(False)
     loguru.logger.remove()
     structlog.reset_defaults()
-    logs._hidden.clear()
-    logs._hidden_pattern = None
+    logs.forget_hidden()
 
 
 @pytest.fixture

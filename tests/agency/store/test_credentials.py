@@ -12,6 +12,7 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import update
 
+from agency import logs
 from agency.store.credentials import Cipher, CredentialsUnreadable, EncryptedCredentials
 from agency.store.keyring import KEY_VARIABLE, Keyring, KeyringError
 from agency.store.models import CredentialRow
@@ -95,7 +96,17 @@ async def test_nothing_readable_is_on_disk(tmp_path: Path) -> None:
     assert b"ada" not in content
 
 
-async def test_same_secret_never_encrypts_alike(credentials: EncryptedCredentials) -> None:
+async def test_secrets_that_were_handled_are_not_logged(store: Store, credentials: EncryptedCredentials) -> None:
+    """A secret that was kept, or read by another process, is masked in whatever is logged from then on."""
+    await credentials.put("alpha", _password("battery-staple"))
+    assert logs.masked("wrong: battery-staple") == f"wrong: {logs.MASK}"
+    logs.forget_hidden()
+    await credentials.get("alpha")
+    assert logs.masked("wrong: battery-staple") == f"wrong: {logs.MASK}"
+    logs.forget_hidden()
+
+
+def test_same_secret_never_encrypts_alike() -> None:
     """Two encryptions of the same bytes differ: a nonce is never used twice."""
     cipher = Cipher(KEY)
     assert cipher.encrypt(b"x", b"scope") != cipher.encrypt(b"x", b"scope")
