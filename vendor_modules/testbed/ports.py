@@ -13,7 +13,7 @@ _CHOICE = range(15000, 32000)
 """Below the ports that kernels hand out to clients: one of ours must still be free when the cloud starts again."""
 
 
-def listen(port: int, *, patience: float = 3.0) -> socket.socket:
+def listen(port: int, *, patience: float = 2.0) -> socket.socket:
     """A listening socket at the port. A cloud that was killed a moment ago may still hold it: waits so many seconds.
     Raises ``OSError``."""
     deadline = time.monotonic() + patience

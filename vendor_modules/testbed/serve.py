@@ -55,7 +55,7 @@ async def _serve(state: Path, config_text: str | None) -> None:
     for number in signal.SIGTERM, signal.SIGINT:
         loop.add_signal_handler(number, stop.set)
     store = Store(state / "cloud.db")
-    config = _config(store, config_text)
+    config = read_config(store, config_text)
     sockets, ports = _sockets(store, config)
     log = structlog.get_logger().bind(cloud=config.name)
     cloud = await Cloud.open(state, config, ports, store, log)
@@ -74,8 +74,11 @@ async def _serve(state: Path, config_text: str | None) -> None:
     log.info("ended")
 
 
-def _config(store: Store, text: str | None) -> CloudConfig:
-    """The configuration given, or the one of the last start; it is kept without its password."""
+def read_config(store: Store, text: str | None) -> CloudConfig:
+    """The configuration given, or the one of the last start; it is kept without its password.
+
+    Raises :class:`CannotStart`.
+    """
     text = text or store.setting("config")
     if text is None:
         raise CannotStart("the first start of a cloud needs a configuration: --config")

@@ -19,6 +19,28 @@ async def desk(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Runnin
         yield cloud
 
 
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def outpost(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[RunningCloud]:
+    """A poor cloud, far away on a narrow line, without block and object storage."""
+    poor = {
+        "block_gib_month": None,
+        "object_gib_month": None,
+        "latency_ms": 80,
+        "bandwidth_bytes_per_second": 1_000_000,
+    }
+    async with start_cloud(tmp_path_factory.mktemp("outpost") / "state", name="outpost", **poor) as cloud:
+        yield cloud
+
+
+@pytest_asyncio.fixture
+async def far(outpost: RunningCloud) -> AsyncIterator[TestbedModule]:
+    """A module that talks to the poor cloud; images that a test leaves there are removed."""
+    async with module_for(outpost.url, vendor="outpost") as module:
+        yield module
+        for kind, resource in await inventory(module):
+            await destroy(module, kind, resource.id)
+
+
 @pytest_asyncio.fixture
 async def cloud(desk: RunningCloud) -> AsyncIterator[TestbedModule]:
     """A module that talks to the shared cloud; whatever a test leaves there is removed."""

@@ -23,7 +23,7 @@ from vendor_modules.testbed.runtimes.base import Guest, GuestFailed
 CONSOLE_KEPT = 64 * 1024
 CONSOLE_LIMIT = 1024 * 1024
 MAX_DISK = 256 * 1024 * MIB
-PORT_PATIENCE = 3.0
+PORT_PATIENCE = 2.0
 
 SYSTEM = (
     *("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/sys/devices/system/cpu"),
