@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -82,7 +82,8 @@ def _client(state: Path | None, as_json: bool) -> Iterator[Client]:
     from agency.client import Client, Refused, Unreachable
 
     try:
-        yield Client(_state(state))
+        with closing(Client(_state(state))) as client:
+            yield client
     except Refused as error:
         raise _fail(error.problem, as_json, FAILED) from None
     except Unreachable as error:
