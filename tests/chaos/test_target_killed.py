@@ -1,0 +1,70 @@
+"""The target dies in the middle of a relocation: the application stays at its source, whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.labs.agency import Guestbook, running_agency_process
+
+pytestmark = pytest.mark.integration
+
+ENTRIES = [("Ada", "The engine might act upon other things besides number."), ("Žofie", "Ahoj — 👋")]
+AWAY = "6"
+"""Seconds that the target stays away: longer than the agency's calls are repeated, or it would ride the outage out."""
+
+
+@pytest.fixture(scope="module")
+def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guestbook]:
+    """A guestbook for this module, with entries and a picture. The volume is large enough to be hit on its way."""
+    folder = tmp_path_factory.mktemp("target-killed")
+    with running_agency_process(folder / "state", AGENCY_CLOUD_RESTART_SECONDS=AWAY) as lab:
+        book = Guestbook(lab, folder / "book", size_mib=32)
+        book.deploy()
+        book.write(*ENTRIES)
+        yield book
+
+
+@pytest.fixture
+def book(deployed: Guestbook) -> Guestbook:
+    """The guestbook at aurora, whatever an earlier test did with it."""
+    deployed.lab.idle(deployed.name)
+    deployed.lab.tidy()
+    if deployed.place != "aurora":
+        deployed.relocate("aurora")
+    return deployed
+
+
+@pytest.mark.parametrize("task", ["fetch-volume-data", "upload-machine-web", "launch-web", "verify-web"])
+def test_killing_the_target_leaves_the_application_at_its_source(book: Guestbook, task: str) -> None:
+    """Whatever was being done when the target is killed, the application runs at its source with its data, the error
+    says what happened and what to do, and nothing is left at the target once that is back."""
+    lab, before, content = book.lab, book.lab.application(book.name), book.content()
+    last = lab.last_event(book.name)
+    command = lab.begin("relocate", book.name, "--to", "cirrus", "--apply")
+    lab.await_event(book.name, "task-started", task, after=last)
+    killed = lab.kill_cloud("cirrus")
+    stdout, stderr = command.communicate(timeout=120)
+
+    assert command.returncode == 1, stdout + stderr
+    assert "rolled-back" in stderr
+    assert "goes on at aurora with its data" in stderr.replace("\n", " ")
+    assert "what to do" in stderr
+    assert "cirrus" in stderr
+    (receipt,) = [r for r in lab.client().get("/receipts")["receipts"] if r["id"] in stderr]
+    assert receipt["outcome"] == "rolled-back"
+    assert receipt["problems"]
+
+    after = lab.application(book.name)
+    assert (after["status"], after["busy"]) == ("running", None)
+    assert after["resources"] == before["resources"]
+    assert after["endpoints"] == before["endpoints"]
+    assert after["agreements"] == before["agreements"]
+    assert book.content() == content
+    assert book.read() == ENTRIES
+
+    lab.cloud_back("cirrus", killed)
+    lab.tidy()
+    assert not lab.held()["cirrus"]
+    lab.assert_whole(book.name)
