@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
+import structlog
 
 from agency.blobs import Blobs
 from agency.events import Events
 from agency.relocation import probing, viaduct
+from agency.relocation.migrators import content
 from agency.relocation.workshop import Workshop
 from agency.running import _workflows, services
 from agency.settings import Settings
@@ -45,10 +48,19 @@ def dbos(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture
-def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+def quiet() -> Iterator[None]:
+    """No log on the console: to print it takes longer than what it tells of."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    yield
+    structlog.reset_defaults()
+
+
+@pytest.fixture
+def hurried(monkeypatch: pytest.MonkeyPatch, quiet: None) -> None:
     """Little patience: what does not come at once does not come in a test."""
     monkeypatch.setattr(probing, "HEALTHY_WITHIN", 0.3)
-    monkeypatch.setattr(viaduct, "RESTORE_PATIENCE", 0.2)
+    monkeypatch.setattr(viaduct, "RESTORE_PATIENCE", 0.1)
+    monkeypatch.setattr(content, "FETCH_ATTEMPTS", 1)
 
 
 @pytest.fixture
