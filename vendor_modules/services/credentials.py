@@ -57,7 +57,7 @@ Credentials = Annotated[
 """Any of the four kinds."""
 
 
-KINDS = {
+KINDS: dict[str, type[BaseModel]] = {
     "key-pair": KeyPairCredentials,
     "password": PasswordCredentials,
     "access-key": AccessKeyCredentials,

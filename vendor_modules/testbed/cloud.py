@@ -8,6 +8,7 @@ from datetime import datetime
 from pathlib import Path
 
 from descriptors.base import utc_now
+from vendor_modules.resources import Status
 from vendor_modules.services import Log
 from vendor_modules.testbed import runtimes
 from vendor_modules.testbed.access import Access
@@ -17,7 +18,7 @@ from vendor_modules.testbed.jobs import Jobs
 from vendor_modules.testbed.machines import Machines
 from vendor_modules.testbed.network import Addresses, KeyPairsAndGroups
 from vendor_modules.testbed.objects import Buckets
-from vendor_modules.testbed.records import MachineRecord
+from vendor_modules.testbed.records import ImageRecord, MachineRecord, VolumeRecord
 from vendor_modules.testbed.runtimes.base import Runtime
 from vendor_modules.testbed.store import Store
 from vendor_modules.testbed.usage import UsageMeters
@@ -35,7 +36,7 @@ class Cloud:
         self.config = config
         self.store = store
         self.runtime = runtime
-        self.jobs = Jobs(log)
+        self.jobs = Jobs(log, self._job_failed)
         self.meters = UsageMeters(store, config)
         self.access = Access(config, store)
         self.keys_and_groups = KeyPairsAndGroups(config, store)
@@ -69,6 +70,15 @@ class Cloud:
         with suppress(asyncio.CancelledError):
             await asyncio.gather(*self._background)
         self.store.close()
+
+    def _job_failed(self, resource_id: str, problem: str) -> None:
+        """The resource whose job failed is in error, whatever it was to become."""
+        for kind in (MachineRecord, VolumeRecord, ImageRecord):
+            record = self.store.find(kind, resource_id)
+            if isinstance(record, VolumeRecord):
+                self.store.put(record.model_copy(update={"status": Status.ERROR}))
+            elif record is not None:
+                self.store.put(record.model_copy(update={"status": Status.ERROR, "problem": problem}))
 
     async def _heartbeat(self) -> None:
         while True:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
 from vendor_modules.services import Log
@@ -13,8 +13,11 @@ from vendor_modules.testbed.errors import conflict
 class Jobs:
     """At most one job at a time for a resource. A job may hold other resources: they are busy until it ends."""
 
-    def __init__(self, log: Log) -> None:
+    def __init__(self, log: Log, failed: Callable[[str, str], None]) -> None:
+        """``failed`` is told the resource's id, and what happened, when a job ends in an error that it did not foresee:
+        whoever waits for the resource must not wait for ever."""
         self._log = log
+        self._failed = failed
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._held: dict[str, frozenset[str]] = {}
 
@@ -46,3 +49,4 @@ class Jobs:
             del self._tasks[resource_id], self._held[resource_id]
         if not task.cancelled() and (error := task.exception()):
             self._log.error("a job failed", resource=resource_id, exc_info=error)
+            self._failed(resource_id, f"the cloud itself failed: {type(error).__name__}; see its log")

@@ -116,7 +116,7 @@ class TestbedModule(
     proof = Proof.LIVE
     Settings = TestbedSettings
     credential_kinds = ("password", "external")
-    settle_timeout: ClassVar[float] = 1200.0
+    settle_timeout: ClassVar[float] = 300.0
     """A machine's first start runs its install commands, and big images take a while."""
 
     def __init__(self, vendor: str, settings: ModuleSettings, services: Services) -> None:

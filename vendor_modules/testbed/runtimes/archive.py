@@ -80,7 +80,7 @@ def unpack(bundle: Path, root: Path, max_bytes: int) -> MachineManifest:
                 total += original.size
                 if count >= MAX_MEMBERS or total > max_bytes:
                     raise BadBundle(f"the bundle holds more than {MAX_MEMBERS} files or {max_bytes} bytes")
-                member = _harmless(original, root)
+                member = _harmless(original)
                 if member.name == BUNDLE_MANIFEST:
                     manifest = _manifest(archive, member)
                 elif member.issym() or member.islnk():
@@ -94,11 +94,20 @@ def unpack(bundle: Path, root: Path, max_bytes: int) -> MachineManifest:
     return manifest
 
 
-def _harmless(member: tarfile.TarInfo, root: Path) -> tarfile.TarInfo:
+def _harmless(member: tarfile.TarInfo) -> tarfile.TarInfo:
     path = str(_inside(member.name))
     if not (member.isreg() or member.isdir() or member.issym() or member.islnk()):
         raise BadBundle(f"{member.name!r} is neither a file, a directory nor a link")
-    return tarfile.data_filter(member.replace(name=path), str(root))
+    if member.issym() and _climbs(PurePosixPath(path).parent, member.linkname):
+        raise BadBundle(f"the link {member.name!r} leads out of the machine's directory")
+    if member.islnk():
+        _inside(member.linkname)
+    return member.replace(name=path, mode=member.mode & 0o755)
+
+
+def _climbs(folder: PurePosixPath, target: str) -> bool:
+    """Whether a symbolic link in the folder is absolute, or goes up further than it has come down."""
+    return target.startswith("/") or os.path.normpath(folder / target).split("/")[0] == ".."
 
 
 def _manifest(archive: tarfile.TarFile, member: tarfile.TarInfo) -> MachineManifest:
