@@ -107,9 +107,12 @@ async def subject(state: Path, name: str, file: VendorFile | None) -> AsyncItera
         settings = kind.Settings.model_validate(file.settings)
         yield Subject(kind, settings, file.credentials, vendor=name, image=file.image, size=file.size)
         return
-    async with _opened(state) as (store, services):
-        known = {vendor.name: vendor for vendor in await store.vendors()}
-        credentials = await services.credentials.get(name)
+    known: dict[str, VendorConfig] = {}
+    credentials: Credentials | None = None
+    if state.exists():
+        async with _opened(state) as (store, services):
+            known = {vendor.name: vendor for vendor in await store.vendors()}
+            credentials = await services.credentials.get(name)
     if name in known and credentials is not None:
         kind = registry.load(known[name].module)
         yield Subject(kind, kind.Settings.model_validate(known[name].settings), credentials, vendor=name)

@@ -31,8 +31,8 @@ class InProcessLink:
     """Agents of one process pass each other messages directly, through SPADE's container: the embedded default."""
 
     def __init__(self) -> None:
-        # SPADE's container is one for the process and remembers the event loop that it first saw. It also makes uvloop's
-        # policy the process's, under which the loop that runs could not start another process.
+        # SPADE's container is one for the process and remembers the event loop that it first saw. It also makes
+        # uvloop's policy the process's, under which the loop that runs could not start another process.
         policy = asyncio.get_event_loop_policy()
         self._container = Container()
         self._container.reset()
