@@ -95,9 +95,10 @@ async def _tell(story: Story, agency: Agency, *, keep: bool, as_json: bool) -> i
     if as_json:
         sys.stdout.write(json.dumps(report, indent=2, ensure_ascii=False) + "\n")
         sys.stdout.flush()
-    story.say(
-        f"\n[bold green]All {len(story.checks)} checks are true.[/]" if done else f"[bold red]Not true: {failed}[/]"
-    )
+    if done:
+        story.say(f"\n[bold green]All {len(story.checks)} checks are true.[/]")
+    elif failed:
+        story.say(f"\n[bold red]Not true[/]: {', '.join(failed)}")
     return 0 if done else 1
 
 

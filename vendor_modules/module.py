@@ -184,9 +184,9 @@ class VendorModule(ABC):
         if mapped is None:
             return error
         mapped.vendor, mapped.operation = self.vendor, operation
-        self.services.log.warning(
-            "vendor call failed", vendor=self.vendor, operation=operation, error=type(mapped).__name__
-        )
+        if not isinstance(mapped, NotFound):  # which is how a resource is seen to be gone
+            name = type(mapped).__name__
+            self.services.log.warning("vendor call failed", vendor=self.vendor, operation=operation, error=name)
         return mapped
 
     async def _create(self, kind: Kind, key: Key, create: Callable[[], Awaitable[R]], *, limited: bool = True) -> R:

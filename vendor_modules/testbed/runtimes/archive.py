@@ -102,7 +102,8 @@ def _harmless(member: tarfile.TarInfo) -> tarfile.TarInfo:
         raise BadBundle(f"the link {member.name!r} leads out of the machine's directory")
     if member.islnk():
         _inside(member.linkname)
-    return member.replace(name=path, mode=member.mode & 0o755)
+    member.name, member.mode = path, member.mode & 0o755
+    return member
 
 
 def _climbs(folder: PurePosixPath, target: str) -> bool:
