@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
+import time
+from contextlib import closing
 from pathlib import Path
 
 from alembic import command
@@ -11,6 +14,8 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import URL, Connection, create_engine, event, text
 
 _MIGRATIONS = Path(__file__).with_name("migrations")
+_PATIENCE = 30.0
+"""Seconds to wait for other processes."""
 _LOCK = 0x41_67_65_6E_63_79
 """The number of PostgreSQL's advisory lock that migrations are made under."""
 
@@ -25,8 +30,10 @@ def upgrade(url: URL) -> None:
     Several processes may do so at once: the first applies them, the others wait. :class:`NewerStore` if the database
     has a migration that this version does not know.
     """
-    engine = create_engine(url)
-    if engine.dialect.name == "sqlite":
+    sqlite = url.get_backend_name() == "sqlite"
+    engine = create_engine(url, connect_args={"timeout": _PATIENCE} if sqlite else {})
+    if sqlite:
+        _use_write_ahead_log(str(url.database))
         # SQLite's driver ends transactions at every CREATE TABLE unless we begin them ourselves.
         event.listen(engine, "connect", lambda connection, _: setattr(connection, "isolation_level", None))
         event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
@@ -37,6 +44,21 @@ def upgrade(url: URL) -> None:
             _upgrade(connection)
     finally:
         engine.dispose()
+
+
+def _use_write_ahead_log(file: str) -> None:
+    """Once is enough: the file keeps the mode. The switch is the one statement for which SQLite does not wait until
+    others are done, so it is made here, with our own patience, and not in every connection."""
+    deadline = time.monotonic() + _PATIENCE
+    with closing(sqlite3.connect(file)) as connection:
+        while True:
+            try:
+                connection.execute("PRAGMA journal_mode = WAL")
+                return
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                    raise
+            time.sleep(0.02)
 
 
 def _upgrade(connection: Connection) -> None:
