@@ -96,7 +96,8 @@ class AccessKey(Resource):
     bucket: Identifier
     internal: bool
     endpoint: str
-    """Base URL; an object is at ``endpoint/KEY`` (PUT, GET, DELETE; HTTP Basic with the two keys)."""
+    """Base URL; an object is at ``endpoint/KEY`` (PUT, GET, DELETE; HTTP Basic with the two keys). GET on the endpoint
+    itself lists: ``{"objects": [{"key", "size"}]}``."""
     access_key: str
     secret_key: SecretStr
 

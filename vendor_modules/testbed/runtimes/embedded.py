@@ -25,7 +25,7 @@ from vendor_modules.testbed.runtimes.base import Ended, Guest, GuestFailed
 LEAST_MEMORY_MIB = 256
 """An interpreter and its threads' stacks need so much address space, however small the machine is sold."""
 INSTALL_SECONDS = 900.0
-START_MOMENT = 0.5
+START_MOMENT = 1.5
 """Seconds that a service may take to open its port; one that is still alive then is taken to be up without it."""
 
 
