@@ -13,9 +13,12 @@ from descriptors.machine import MachineManifest
 from vendor_modules.module import Content
 from vendor_modules.resources import Attachment, DiskFormat, ImageSpec, MachineSpec, UserData
 
+SERVE = "python3 -m http.server --bind $HOST $PORT"
+"""To be used in a shell's command line."""
+
 
 def machine(
-    start: str | None = "sh -c 'exec python3 -m http.server --bind $HOST $PORT'",
+    start: str | None = f"sh -c 'exec {SERVE}'",
     *,
     name: str = "web",
     files: dict[str, bytes] | None = None,

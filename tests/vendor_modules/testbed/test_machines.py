@@ -8,7 +8,7 @@ import pytest
 
 from descriptors.machine import MachineManifest
 from tests.labs.testbed import RunningCloud
-from tests.vendor_modules.testbed.helpers import get, machine
+from tests.vendor_modules.testbed.helpers import SERVE, get, machine
 from vendor_modules.errors import Conflict, InvalidRequest, NotFound, ResourceFailed
 from vendor_modules.resources import MachineSpec, Status, UserData
 from vendor_modules.testbed.module import TestbedModule
@@ -94,7 +94,7 @@ async def test_a_machine_that_does_not_start_says_why(cloud: TestbedModule, spec
 async def test_a_service_that_dies_later_is_noticed(cloud: TestbedModule, desk: RunningCloud) -> None:
     """When the service ends by itself, the machine is in ERROR (or STOPPED, if it ended well) and can be started."""
     for status, expected in (0, Status.STOPPED), (5, Status.ERROR):
-        until_told = f"sh -c 'until rm go; do sleep 0.05; done 2>/dev/null; echo over; exit {status}'"
+        until_told = f"sh -c '{SERVE} & until rm go; do sleep 0.05; done 2>/dev/null; echo over; exit {status}'"
         made = await cloud.create_machine(machine(until_told), key=f"m{status}")
         (desk.state / "machines" / made.id / "root" / "go").touch()
         found = made
@@ -109,7 +109,7 @@ async def test_a_service_that_dies_later_is_noticed(cloud: TestbedModule, desk: 
 
 async def test_a_stubborn_service_is_ended(cloud: TestbedModule) -> None:
     """A service that ignores SIGTERM is killed after the grace; its children go with it."""
-    stubborn = "sh -c 'trap : TERM; (setsid sleep 1000 &) ; while :; do sleep 0.1; done'"
+    stubborn = f"sh -c 'trap : TERM; (setsid sleep 1000 &) ; {SERVE} & while :; do sleep 0.1; done'"
     made = await cloud.create_machine(machine(stubborn), key="m")
     started = asyncio.get_running_loop().time()
     await cloud.stop_machine(made.id)
@@ -130,7 +130,7 @@ async def test_a_bundle_makes_the_same_machine(cloud: TestbedModule) -> None:
     again = await cloud.create_machine(spec, key="m2")
     for path, text in ("f", "data"), ("conf", "new"), ("log.txt", "installed\n"):
         assert (await get(again.host, again.port, f"/{path}")).text == text
-    other = UserData(manifest=MachineManifest(install=(install,), start="sh -c 'cat log.txt; sleep 100'"))
+    other = UserData(manifest=MachineManifest(install=(install,), start=f"sh -c 'cat log.txt; exec {SERVE}'"))
     third = await cloud.create_machine(spec.model_copy(update={"user_data": other}), key="m3")
     assert (await cloud.console(third.id)).count("installed") == 1
 
@@ -168,7 +168,7 @@ async def test_a_key_pair_stays_with_its_machine(cloud: TestbedModule) -> None:
 async def test_console_is_bounded(cloud: TestbedModule) -> None:
     """A machine that prints without end fills neither the disk nor the answer."""
     made = await cloud.create_machine(
-        machine("sh -c 'head -c 3000000 /dev/zero | tr \\\\0 x; echo end; sleep 100'"), key="m"
+        machine(f"sh -c 'head -c 3000000 /dev/zero | tr \\\\0 x; echo end; exec {SERVE}'"), key="m"
     )
     output = ""
     for _ in range(100):

@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from tests.labs.testbed import PASSWORD, USERNAME, RunningCloud, module_for, start_cloud
-from tests.vendor_modules.testbed.helpers import eventually, get, image, machine
+from tests.vendor_modules.testbed.helpers import SERVE, eventually, get, image, machine
 from vendor_modules.capabilities import inventory
 from vendor_modules.errors import QuotaExceeded, ResourceFailed, Unauthorized, Unavailable, Unsupported
 from vendor_modules.resources import Rule, Status, VolumeSpec
@@ -109,7 +109,7 @@ async def test_a_machine_that_was_being_built_is_built_again(tmp_path: Path) -> 
 
 async def test_sigterm_ends_all_gracefully(tmp_path: Path) -> None:
     """SIGTERM stops the machines, exits with 0, and leaves everything to be started again."""
-    end = "sh -c 'trap \"echo graceful; exit 0\" TERM; while :; do sleep 0.05; done'"
+    end = f"sh -c 'trap \"echo graceful; exit 0\" TERM; {SERVE} & while :; do sleep 0.05; done'"
     async with start_cloud(tmp_path) as cloud:
         made = await cloud.module.create_machine(machine(end), key="m")
         assert await cloud.stop() == 0

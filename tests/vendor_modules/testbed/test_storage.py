@@ -9,7 +9,7 @@ import pytest
 
 from descriptors.base import MIB
 from tests.labs.testbed import RunningCloud
-from tests.vendor_modules.testbed.helpers import digest, image, machine
+from tests.vendor_modules.testbed.helpers import SERVE, digest, image, machine
 from vendor_modules.errors import Conflict, Forbidden, InvalidRequest, NotFound, Unavailable
 from vendor_modules.resources import DiskFormat, Status, VolumeSpec
 from vendor_modules.testbed.module import TestbedModule
@@ -28,7 +28,7 @@ async def test_a_volume_outlives_its_machines(cloud: TestbedModule) -> None:
     """What one machine writes to a volume, another one reads; it is attached and detached while they are stopped."""
     volume = await cloud.create_volume(SPEC, key="v")
     assert (volume.status, volume.size_mib, volume.machine) == (Status.ACTIVE, 8, None)
-    write = "sh -c 'printf kept | dd of=dev/vdb conv=notrunc; sleep 100'"
+    write = f"sh -c 'printf kept | dd of=dev/vdb conv=notrunc; exec {SERVE}'"
     one = await cloud.create_machine(machine(write, volumes={"dev/vdb": volume.id}), key="one")
     assert one.volumes == (volume.id,)
     attached = await cloud.describe_volume(volume.id)
@@ -41,7 +41,7 @@ async def test_a_volume_outlives_its_machines(cloud: TestbedModule) -> None:
     assert (await cloud.detach_volume(volume.id)).machine is None
     assert (await cloud.detach_volume(volume.id)).status is Status.ACTIVE
     assert (await cloud.describe_machine(one.id)).volumes == ()
-    two = await cloud.create_machine(machine("sh -c 'head -c 4 deep/er/disk; sleep 100'"), key="two")
+    two = await cloud.create_machine(machine(f"sh -c 'head -c 4 deep/er/disk; exec {SERVE}'"), key="two")
     with pytest.raises(Conflict, match="stop it first"):
         await cloud.attach_volume(volume.id, two.id, "deep/er/disk")
     await cloud.stop_machine(two.id)
@@ -59,7 +59,7 @@ async def test_a_volume_outlives_its_machines(cloud: TestbedModule) -> None:
 async def test_a_volume_keeps_its_size(cloud: TestbedModule) -> None:
     """What a machine writes beyond the end of a volume, or cuts off, leaves it as big as it was sold."""
     volume = await cloud.create_volume(VolumeSpec(name="v", size_mib=1), key="v")
-    grow = "sh -c 'head -c 3000000 /dev/zero | tr \\\\0 x > dev/vdb; sleep 100'"
+    grow = f"sh -c 'head -c 3000000 /dev/zero | tr \\\\0 x > dev/vdb; exec {SERVE}'"
     made = await cloud.create_machine(machine(grow, volumes={"dev/vdb": volume.id}), key="m")
     await cloud.stop_machine(made.id)
     bundled = await cloud.bundle_volume(volume.id, "v", key="i")
