@@ -72,7 +72,7 @@ async def running_agency(settings: Settings) -> AsyncIterator[Agency]:
             modules[config.name] = await stack.enter_async_context(module)
         workshop = Workshop(modules, store, Blobs(settings.state / "blobs"), settings.state / "spool", Events(store))
         deployer = await stack.enter_async_context(_society(workshop, settings.call_seconds))
-        stack.enter_context(_workflows(settings, workshop))
+        await stack.enter_async_context(_workflows(settings, workshop))
         for order in await under_way():
             workshop.busy[order.application.name] = order.id
         tidying = asyncio.create_task(keep_tidy(workshop))
@@ -131,8 +131,8 @@ async def _society(workshop: Workshop, call_seconds: float) -> AsyncIterator[Rol
             await agent.stop()
 
 
-@contextmanager
-def _workflows(settings: Settings, workshop: Workshop) -> Iterator[None]:
+@asynccontextmanager
+async def _workflows(settings: Settings, workshop: Workshop) -> AsyncIterator[None]:
     """Run DBOS on its own database. What an earlier process left undone goes on as soon as this begins."""
     if settings.workflow_database is None:
         with sqlite3.connect(settings.state / "workflows.db") as database:
@@ -153,4 +153,5 @@ def _workflows(settings: Settings, workshop: Workshop) -> Iterator[None]:
     try:
         yield
     finally:
+        await VIADUCTS.suspend()
         DBOS.destroy()

@@ -212,9 +212,17 @@ async def serving(agency: Agency) -> AsyncIterator[str]:
     token = secrets.token_urlsafe(32)
     logs.hide(token)
     config = uvicorn.Config(
-        make_app(agency, token), host="127.0.0.1", log_config=None, access_log=False, lifespan="off", ws="none"
+        make_app(agency, token),
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        ws="none",
+        timeout_graceful_shutdown=1,  # who follows long work is cut off: the work goes on at the next start
     )
-    with socket.create_server(("127.0.0.1", agency.settings.port)) as listener:
+    # the protocol is named because asyncio only then sets TCP_NODELAY: without it answers take 40 ms
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(("127.0.0.1", agency.settings.port))
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         server = _Server(config)
         task = asyncio.create_task(server.serve(sockets=[listener]))

@@ -47,16 +47,28 @@ class Viaducts(DBOSConfiguredInstance):
 
     def __init__(self) -> None:
         super().__init__("viaducts")
+        self._runs: set[asyncio.Task[Any]] = set()
 
     @DBOS.workflow(name="operation", max_recovery_attempts=100)
     async def operate(self, order_json: str) -> JsonDict:
         """Carry out an :class:`Order`; returns a :class:`Result`. Deterministic but for its steps, as DBOS demands."""
         order = Order.model_validate_json(order_json)
         self.workshop.busy[order.application.name] = order.id
+        run = asyncio.current_task()
+        assert run is not None  # noqa: S101 - a coroutine that runs is a task's
+        self._runs.add(run)
         try:
             return await self._operate(order, order_json)
         finally:
+            self._runs.discard(run)
             self.workshop.busy.pop(order.application.name, None)
+
+    async def suspend(self) -> None:
+        """Leave every operation where it is, so that its tools can be put away: it goes on at the next start."""
+        runs = list(self._runs)
+        for run in runs:
+            run.cancel()
+        await asyncio.gather(*runs, return_exceptions=True)
 
     async def _operate(self, order: Order, order_json: str) -> JsonDict:
         started = await self.moment()
