@@ -1,6 +1,6 @@
 """The command line. Commands import what they need when they run: ``agency --help`` must not wait for SPADE or lxml.
 
-Exit status: 0 done, 1 refused or failed, 2 wrong usage or a bad document, 3 no agency answers.
+Exit status: 0 done, 1 refused or failed, 2 wrong usage or a bad document, 3 no agency answers, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ app.add_typer(vendor_app, name="vendor")
 
 T = TypeVar("T")
 
-FAILED, USAGE, UNREACHABLE = 1, 2, 3
+FAILED, USAGE, UNREACHABLE, INTERRUPTED = 1, 2, 3, 130
 
 State = Annotated[
     Path | None,
@@ -86,6 +86,10 @@ def _client(state: Path | None, as_json: bool) -> Iterator[Client]:
             yield client
     except Refused as error:
         raise _fail(error.problem, as_json, FAILED) from None
+    except KeyboardInterrupt:
+        remedy = "`agency status` shows how it goes; `agency relocate APP --cancel` undoes a relocation"
+        problem = {"code": "not-followed", "message": "what was begun goes on in the agency", "remedy": remedy}
+        raise _fail(problem, as_json, INTERRUPTED) from None
     except Unreachable as error:
         remedy = f"start it with `agency up --state {_state(state)}`"
         problem = {"code": "unreachable", "message": str(error), "remedy": remedy}
@@ -324,6 +328,21 @@ def receipts(state: State = None, as_json: AsJson = False) -> None:
 
 
 # --- documents and vendors ---
+
+
+@app.command()
+def document(
+    identifier: Annotated[str, typer.Argument(metavar="ID", help="An application's name, or the id of any document.")],
+    form: Annotated[str, typer.Option(help="xml, yaml or json.")] = "yaml",
+    state: State = None,
+) -> None:
+    """Print a document: an application, offer, agreement, deployment, relocation plan or receipt."""
+    from descriptors.documents import Form
+
+    if form not in list(Form):
+        raise typer.BadParameter(f"a document has the forms {', '.join(Form)}", param_hint="--form")
+    with _client(state, form == Form.JSON) as client:
+        sys.stdout.write(client.text(f"/documents/{identifier}", form=form))
 
 
 @app.command()

@@ -48,6 +48,14 @@ class Client:
         """The answer to a query."""
         return self._send("GET", path, params=query)
 
+    def text(self, path: str, **query: str) -> str:
+        """The answer to a query that is a document's text."""
+        try:
+            response = self._http.get(path, params=query)
+        except httpx.TransportError as error:
+            raise self._lost(error) from error
+        return response.text if response.is_success else str(self._read(response))
+
     def post(self, path: str, *, content: str | None = None, **query: Any) -> Json:
         """The answer to a short action."""
         return self._send("POST", path, content=content, params={k: v for k, v in query.items() if v is not None})
@@ -72,8 +80,10 @@ class Client:
                     else:
                         result: Json = message["result"]
                         return result
-        except httpx.TransportError as error:
+        except httpx.ConnectError as error:
             raise self._lost(error) from error
+        except httpx.TransportError:
+            pass
         raise Unreachable("the agency ended before the work did; when it runs again, it goes on with the work")
 
     def _send(self, method: str, path: str, **options: Any) -> Json:

@@ -27,15 +27,14 @@ Json = dict[str, Any]
 
 
 def offers(console: Console, answer: Json) -> None:
-    """The offers table, the chosen one marked; and for every vendor left out, the reason."""
+    """The offers table, the chosen one marked; how to accept each; and for every vendor left out, the reason."""
     table = Table(
         title=f"Offers for {answer['application']}", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False
     )
-    for column in ("", "vendor", "region", "per hour", "per month", "guarantees", "score", "offer"):
+    for column in ("", "vendor", "region", "per hour", "per month", "guarantees", "score"):
         table.add_column(column, justify="right" if column in ("per hour", "per month", "score") else "left")
-    for row in answer["offers"]:
-        if row["price_per_hour"] is None:
-            continue
+    offered = [row for row in answer["offers"] if row["offer"]]
+    for row in offered:
         table.add_row(
             "[green]➜[/]" if row["chosen"] else "[red]✗[/]" if row["excluded_because"] else "",
             f"[bold]{row['vendor']}[/]" if row["chosen"] else row["vendor"],
@@ -44,9 +43,13 @@ def offers(console: Console, answer: Json) -> None:
             f"{row['price_per_month']:.2f}",
             "\n".join(row["guarantees"]),
             "" if row["score"] is None else f"{row['score']:.3f}",
-            row["offer"],
         )
     console.print(table)
+    for row in offered:
+        if not row["excluded_because"]:
+            console.print(
+                f"  {'[green]➜[/]' if row['chosen'] else ' '} {row['vendor']}: `agency accept {row['offer']}`"
+            )
     for row in answer["offers"]:
         for reason in row["excluded_because"]:
             console.print(f"  [red]✗ {row['vendor']} is left out[/]: {escape(reason['message'])}")
@@ -157,6 +160,8 @@ def application(console: Console, answer: Json) -> None:
     for agreement in answer["agreements"]:
         price = f"{agreement['price_per_hour']:.4f} {agreement['currency']} an hour"
         console.print(f"  agreement {agreement['id']} with {agreement['provider']}, {price}")
+    for event in answer["history"]:
+        console.print(f"  [dim]{event['at'][:19].replace('T', ' ')}[/] {event['kind']}: {escape(event['text'])}")
     table = Table(box=None, padding=(0, 2))
     for column in ("kind", "name", "vendor", "id"):
         table.add_column(column)

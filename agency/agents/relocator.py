@@ -148,7 +148,9 @@ def _what_happened(receipt: RelocationReceipt) -> Problem:
         remedy = f"see that {receipt.source} is in order, then `agency start {receipt.application}`"
     else:
         message += f"{receipt.application} goes on at {receipt.source} with its data."
-        remedy = f"see that {receipt.target} is in order, then plan and apply again"
+        remedy = "plan and apply again"
+        if receipt.outcome == "rolled-back":
+            remedy = f"see that {receipt.target} is in order, then {remedy}"
     if pending > 0:
         message += f" {pending} clean-ups at {receipt.target} are pending and will be tried until they succeed."
     return Problem(

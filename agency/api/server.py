@@ -55,7 +55,7 @@ def make_app(agency: Agency, token: str) -> FastAPI:
         if not hmac.compare_digest(given.encode(), token.encode()):
             raise HTTPException(401, "the token in api.json is needed")
 
-    app = FastAPI(title="Cloud Agency", version="1", dependencies=[Depends(authorized)], docs_url=None, redoc_url=None)
+    app = FastAPI(title="Cloud Agency", version="1", dependencies=[Depends(authorized)], openapi_url=None)
     app.add_exception_handler(Exception, _answer_problem)
     for foreseen in FORESEEN:
         app.add_exception_handler(foreseen, _answer_problem)
@@ -103,15 +103,12 @@ def _add_queries(app: FastAPI, agency: Agency) -> None:
         found = await store.all(RelocationReceipt, newest_first=True)
         return {"receipts": [receipt.model_dump(mode="json") for receipt in found]}
 
-    @app.get("/documents/{tag}/{identifier}")
-    async def document(tag: str, identifier: str, form: Form = Form.JSON) -> Response:
-        kinds: dict[str, type[Document]] = {
-            kind.tag: kind
-            for kind in (Application, Offer, Agreement, Deployment, RelocationPlan, RelocationReceipt, Comparison)
-        }
-        if tag not in kinds:
-            raise refuse("unknown-document", f"there are no documents {tag!r}", f"one of: {', '.join(kinds)}")
-        return Response(dump(await store.get(kinds[tag], identifier), form), media_type=f"application/{form.value}")
+    @app.get("/documents/{identifier}")
+    async def document(identifier: str, form: Form = Form.JSON) -> Response:
+        for kind in (Application, Offer, Comparison, Agreement, Deployment, RelocationPlan, RelocationReceipt):
+            if found := await store.find(kind, identifier):
+                return Response(dump(found, form), media_type=f"application/{form.value}")
+        raise refuse("not-found", f"there is no document {identifier!r}", "see `agency status` and `agency receipts`")
 
 
 def _add_actions(app: FastAPI, agency: Agency) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from agency.janitor import find_leaks
 from agency.problems import problem_of
 from agency.relocation.workshop import Workshop
+from agency.store.store import Event
 from descriptors.application import Application
 from descriptors.deployment import Deployment
 from descriptors.sla import Agreement, Comparison, Ranked
@@ -16,6 +17,9 @@ from vendor_modules.errors import VendorError
 from vendor_modules.module import VendorModule
 
 Json = dict[str, Any]
+
+HISTORY = 20
+"""Events that an application's status shows."""
 
 
 def offer_row(row: Ranked) -> Json:
@@ -88,6 +92,7 @@ async def application_status(workshop: Workshop, name: str) -> Json:
         "vendors": sorted({resource.vendor for resource in now.resources}) if now else [],
         "endpoints": {endpoint.component: endpoint.url for endpoint in now.endpoints} if now else {},
         "resources": [r.model_dump(mode="json", exclude_none=True) for r in now.resources] if now else [],
+        "history": [{"at": e.at.isoformat(), "kind": e.kind, "text": e.text} for e in await _history(workshop, name)],
         "agreements": [
             {
                 "id": a.id,
@@ -98,6 +103,12 @@ async def application_status(workshop: Workshop, name: str) -> Json:
             for a in observed
         ],
     }
+
+
+async def _history(workshop: Workshop, name: str) -> list[Event]:
+    """What happened to the application, the latest last; single tasks are left out."""
+    events = await workshop.store.events(name)
+    return [event for event in events if not event.kind.startswith("task-")][-HISTORY:]
 
 
 async def status(workshop: Workshop) -> Json:
