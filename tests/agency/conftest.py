@@ -1,8 +1,13 @@
-"""A workshop over toy clouds, and DBOS to run its operations: DBOS is one for a process, so it runs for the session."""
+"""A workshop over toy clouds, and DBOS to run its operations.
+
+DBOS is one for a process, and its threads draw random numbers, which Hypothesis takes for a fault of the strategies
+that are drawn meanwhile: so it runs only for the modules that carry out operations.
+"""
 
 from __future__ import annotations
 
 import logging
+import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from decimal import Decimal
@@ -10,13 +15,14 @@ from pathlib import Path
 
 import pytest
 import structlog
+from dbos import DBOS
 
 from agency.blobs import Blobs
 from agency.events import Events
 from agency.relocation import probing, viaduct
 from agency.relocation.migrators import content
 from agency.relocation.workshop import Workshop
-from agency.running import _workflows, services
+from agency.running import WORKFLOW_VERSION, services
 from agency.settings import Settings
 from agency.store.credentials import Cipher, EncryptedCredentials
 from agency.store.store import Store
@@ -39,12 +45,25 @@ async def workshop_at(state: Path, *clouds: Cloud) -> AsyncIterator[Workshop]:
                 await cloud.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def dbos(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Durable workflows, as the agency launches them."""
-    state = tmp_path_factory.mktemp("workflows")
-    with _workflows(Settings(state=state), None):  # each test lends it a workshop of its own
-        yield
+    settings = Settings(state=tmp_path_factory.mktemp("workflows"))
+    with sqlite3.connect(settings.state / "workflows.db") as database:
+        database.execute("PRAGMA journal_mode=WAL")
+    database.close()
+    DBOS(
+        config={
+            "name": "cloud-agency",
+            "system_database_url": settings.workflow_url(),
+            "application_version": WORKFLOW_VERSION,
+            "executor_id": "agency",
+            "log_level": "ERROR",
+        }
+    )
+    DBOS.launch()
+    yield
+    DBOS.destroy()
 
 
 @pytest.fixture
@@ -74,7 +93,7 @@ def clouds() -> dict[str, Cloud]:
 
 
 @pytest.fixture
-async def workshop(tmp_path: Path, clouds: dict[str, Cloud], dbos: None, hurried: None) -> AsyncIterator[Workshop]:
+async def workshop(tmp_path: Path, clouds: dict[str, Cloud], hurried: None) -> AsyncIterator[Workshop]:
     """A workshop over the three clouds."""
     async with workshop_at(tmp_path, *clouds.values()) as opened:
         yield opened

@@ -79,7 +79,8 @@ class Cloud(ToyCloud):
     """Whether it is out of reach."""
     spoil: Callable[[bytes], bytes] = field(default=lambda content: content)
     """What its machines make of their content before they show it."""
-    calls: list[str] = field(default_factory=list)
+    shy: bool = False
+    """Whether its machines say that they do not work as soon as the world can see them."""
 
     def machines(self) -> list[Any]:
         """Its machines."""
@@ -161,7 +162,8 @@ class CloudModule(ToyModule):
         self, cloud: ToyCloud, machine_id: str, method: str, path: str, body: bytes, authorization: str
     ) -> Answer:
         if path == "health":
-            return 200, b"ok"
+            unwell = self.cloud.shy and machine_id in {machine.id for machine in self.cloud.published()}
+            return (503, b"") if unwell else (200, b"ok")
         if path != "content":
             return await super()._serve(cloud, machine_id, method, path, body, authorization)
         notes = self.cloud.notes(machine_id)

@@ -49,7 +49,7 @@ class Society:
 
 
 @pytest.fixture
-async def society(workshop: Workshop, clouds: dict[str, Cloud]) -> AsyncIterator[Society]:
+async def society(workshop: Workshop, clouds: dict[str, Cloud], dbos: None) -> AsyncIterator[Society]:
     """The agents at work."""
     async with _society(workshop, call_seconds=5) as deployer:
         yield Society(deployer, workshop, clouds)

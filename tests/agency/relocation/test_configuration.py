@@ -17,6 +17,12 @@ from descriptors.deployment import Deployment
 from tests.agency.relocation.helpers import agreed, deployed, offered, order_for, planned
 from tests.agency.toys import Cloud, notebook
 
+pytestmark = [
+    pytest.mark.usefixtures("dbos"),
+    # DBOS's threads draw random numbers while Hypothesis watches for strategies that do
+    pytest.mark.filterwarnings("ignore:Do not use the `random` module inside strategies"),
+]
+
 # what a file may hold and a document may carry: rules that are given as XML know no other characters
 texts = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"], exclude_characters="\ufffe\uffff"))
 tricky = st.sampled_from([r"\1", r"\g<0>", "\\", r"\n", "{x}", "{}", "}{", "$1", "&", "%s"]) | texts

@@ -1,0 +1,226 @@
+"""The Relocator: planning, applying, cancelling, and what it refuses."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from agency import janitor
+from agency.problems import AgencyError
+from agency.relocation.workshop import mark_cancelled
+from descriptors.application import Application
+from descriptors.deployment import Deployment
+from descriptors.relocation import RelocationPlan, RelocationReceipt
+from descriptors.sla import Agreement, Comparison
+from tests.agency.agents.conftest import Society
+from tests.agency.toys import notebook
+
+
+def refusal(code: str) -> Any:
+    """Expects an :class:`AgencyError` with that code."""
+    return pytest.raises(AgencyError, check=lambda error: error.problem.code == code)
+
+
+async def plan(society: Society, **choice: str) -> RelocationPlan:
+    """A plan to relocate."""
+    return await society.request("plan-relocation", "notes", RelocationPlan, **choice)
+
+
+async def apply(society: Society, plan: RelocationPlan) -> RelocationReceipt:
+    """Apply it."""
+    return await society.request("relocate", plan.id, RelocationReceipt)
+
+
+async def test_a_relocation_from_end_to_end(society: Society) -> None:
+    """Planned, applied and proven: the data is the same, the source is empty but for what stays, the records agree."""
+    before = await society.deployed(notebook())
+    alpha, cirrus = society.clouds["alpha"], society.clouds["cirrus"]
+    alpha.write(before.the("machine").id, b"dear diary")
+    receipt = await apply(society, await plan(society, vendor="cirrus"))
+    now = await society.workshop.store.get(Deployment, before.id)
+    assert (receipt.outcome, receipt.source, receipt.target) == ("relocated", "alpha", "cirrus")
+    assert receipt.content_before == receipt.content_after is not None
+    assert receipt.downtime_seconds < receipt.seconds
+    assert (now.status, now.vendor_of("web")) == ("running", "cirrus")
+    assert now.endpoints != before.endpoints
+    assert cirrus.notes(now.the("machine").id).startswith(b"dear diary")
+    assert {(r.vendor, r.id) for r in now.resources} == {(c.name, i) for c in society.clouds.values() for i in c.held}
+    assert {r.kind for r in now.resources if r.vendor == "alpha"} == {"bucket", "access-key"}
+    assert not cirrus.held.get(now.the("access-key").id)  # it is the bucket's vendor's
+    assert not alpha.held[now.the("access-key").id].internal
+    assert await janitor.find_leaks(society.workshop) == []
+
+
+async def test_the_best_other_vendor_is_taken(society: Society) -> None:
+    """Without a vendor named the best of the others is the target; where the application is, is not asked."""
+    await society.deployed(notebook())
+    found = await plan(society)
+    assert found.target == "cirrus"  # cheaper than beta
+    comparison = await society.workshop.store.get(
+        Comparison, (await society.workshop.store.all(Comparison, newest_first=True))[0].call
+    )
+    assert {row.vendor for row in comparison.rows} == {"beta", "cirrus"}
+
+
+async def test_applying_twice_is_applying_once(society: Society) -> None:
+    """A plan that was applied gives its receipt again; two requests at once join one operation."""
+    await society.deployed(notebook())
+    found = await plan(society, vendor="beta")
+    first, second = await asyncio.gather(apply(society, found), apply(society, found))
+    assert first == second == await apply(society, found)
+    assert len(await society.workshop.store.all(RelocationReceipt)) == 1
+
+
+async def test_only_what_runs_is_relocated(society: Society) -> None:
+    """A stopped application is refused, with its state."""
+    await society.deployed(notebook())
+    await society.request("stop", "notes")
+    with refusal("not-running") as error:
+        await plan(society)
+    assert "notes is stopped" in error.value.problem.message
+
+
+async def test_where_it_is_already(society: Society) -> None:
+    """The vendor that has it is no target."""
+    await society.deployed(notebook())
+    with refusal("already-there"):
+        await plan(society, vendor="alpha")
+
+
+async def test_nobody_takes_it(society: Society) -> None:
+    """When no other vendor qualifies the answer names each with its reason, and the application is not touched."""
+    society.clouds["beta"].jurisdiction = "US"
+    society.clouds["cirrus"].away = True
+    deployment = await society.deployed(notebook(jurisdictions=("EU",)))
+    with refusal("no-offer") as error:
+        await plan(society)
+    assert "beta: jurisdiction US" in error.value.problem.message
+    assert "cirrus: cirrus: read the catalogue: cirrus is out of reach" in error.value.problem.message
+    assert await society.workshop.store.get(Deployment, deployment.id) == deployment
+
+
+async def test_a_plan_for_what_has_changed_since(society: Society) -> None:
+    """A plan for an earlier revision is refused: what it moves may not be what there is."""
+    await society.deployed(notebook())
+    found = await plan(society, vendor="beta")
+    await society.request("stop", "notes")
+    await society.request("start", "notes")
+    with refusal("plan-outdated"):
+        await apply(society, found)
+
+
+async def test_a_plan_whose_offer_has_expired(society: Society) -> None:
+    """A plan is good for as long as the offer under it."""
+    society.clouds["beta"].offer_validity_seconds = 0
+    await society.deployed(notebook())
+    # an offer that is expired when it is compared is excluded: so the plan expires between planning and applying
+    society.clouds["beta"].offer_validity_seconds = 1
+    found = await plan(society, vendor="beta")
+    await asyncio.sleep(1.05)
+    with refusal("expired"):
+        await apply(society, found)
+
+
+async def test_an_unknown_plan(society: Society) -> None:
+    """A plan that was never made is named."""
+    with refusal("not-found") as error:
+        await society.request("relocate", "plan-0123456789abcdef", RelocationReceipt)
+    assert "plan-0123456789abcdef" in error.value.problem.message
+
+
+async def test_a_relocation_that_fails_says_where_things_stand(society: Society) -> None:
+    """The error tells what went wrong, that the application goes on, what to do, and which receipt tells more."""
+    before = await society.deployed(notebook())
+    found = await plan(society, vendor="beta")
+    society.clouds["beta"].spoil = lambda content: b"something else"
+    with refusal("rolled-back") as error:
+        await apply(society, found)
+    problem = error.value.problem
+    assert "its content is not what it was at the source" in problem.message
+    assert "notes goes on at alpha with its data" in problem.message
+    receipt = await society.workshop.store.get(RelocationReceipt, problem.receipt)
+    assert receipt.outcome == "rolled-back"
+    assert await society.workshop.store.get(Deployment, before.id) == before
+    assert society.clouds["beta"].held == {}
+    assert [m.id for m in society.clouds["alpha"].published()] == [before.the("machine").id]
+    with refusal("rolled-back"):
+        await apply(society, found)  # a plan is applied once
+
+
+async def test_a_target_that_dies_leaves_clean_ups(society: Society) -> None:
+    """When the target goes away for good in the middle the error counts what is pending there."""
+    await society.deployed(notebook())
+    beta = society.clouds["beta"]
+    found = await plan(society, vendor="beta")
+
+    def die(content: bytes) -> bytes:
+        beta.away = True
+        return content
+
+    society.clouds["alpha"].spoil = die  # while the source is asked for its content
+    with refusal("rolled-back") as error:
+        await apply(society, found)
+    pending = await society.workshop.store.cleanups()
+    assert f"{len(pending)} clean-ups at beta are pending" in error.value.problem.message
+    assert {cleanup.key for cleanup in pending} >= {resource.key for resource in beta.held.values()} != set()
+
+
+async def test_cancelling(society: Society) -> None:
+    """A relocation that is under way is cancelled: it is undone, and called so."""
+    await society.deployed(notebook())
+    found = await plan(society, vendor="beta")
+    with society.workshop.events.watch("notes") as events:
+        applying = asyncio.create_task(apply(society, found))
+        while (await events.get())["text"] != "fence-web":
+            pass
+        assert society.workshop.busy == {"notes": found.id}
+        await society.request("cancel", "notes")
+        with refusal("cancelled") as error:
+            await applying
+    assert "notes goes on at alpha" in error.value.problem.message
+    assert society.clouds["beta"].held == {}
+
+
+async def test_nothing_to_cancel(society: Society) -> None:
+    """Cancelling when nothing is under way is refused."""
+    await society.deployed(notebook())
+    with refusal("not-busy"):
+        await society.request("cancel", "notes")
+
+
+async def test_one_operation_at_a_time(society: Society) -> None:
+    """While one plan is applied another one is refused."""
+    await society.deployed(notebook())
+    first, second = await plan(society, vendor="beta"), await plan(society, vendor="cirrus")
+    with society.workshop.events.watch("notes") as events:
+        applying = asyncio.create_task(apply(society, first))
+        while (await events.get())["text"] != "fence-web":
+            pass
+        with refusal("busy"):
+            await apply(society, second)
+        assert (await applying).outcome == "relocated"
+    with refusal("plan-outdated"):
+        await apply(society, second)
+    assert [a.provider for a in await society.workshop.store.all(Agreement) if a.state == "observed"] == [
+        "alpha",
+        "beta",
+    ]
+
+
+async def test_a_cancelled_mark_of_another_operation_means_nothing(society: Society) -> None:
+    """A cancellation is of one operation."""
+    await society.deployed(notebook())
+    mark_cancelled(society.workshop, "plan-of-somebody-else")
+    assert (await apply(society, await plan(society, vendor="beta"))).outcome == "relocated"
+
+
+async def test_the_last_trace_of_the_first_vendor_goes_with_the_application(society: Society) -> None:
+    """Destroyed after it moved, an application leaves nothing at either vendor."""
+    await society.deployed(notebook(front=True))
+    await apply(society, await plan(society, vendor="cirrus"))
+    assert isinstance(await society.workshop.store.get(Application, "notes"), Application)
+    await society.request("destroy", "notes")
+    assert [cloud.held for cloud in society.clouds.values()] == [{}, {}, {}]
+    assert {a.state for a in await society.workshop.store.all(Agreement)} == {"terminated"}
