@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
 import os
 import secrets
@@ -105,6 +106,7 @@ class Cloud:
         command = [sys.executable, "-m", "vendor_modules.testbed", "serve", *options]
         # the password goes through a pipe: every user of the machine can read a command line
         self._state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        await self._predecessor_ended()
         complaints = self._state / "stderr.log"
         with complaints.open("wb") as stderr:
             self._process = await asyncio.create_subprocess_exec(
@@ -128,6 +130,18 @@ class Cloud:
                 f"see the logs below {self._state}",
             )
         self.url = json.loads(line)["url"]
+
+    async def _predecessor_ended(self) -> None:
+        """Wait for the cloud that an agency which was killed has left stopping its machines."""
+        deadline = asyncio.get_running_loop().time() + STOP_WITHIN
+        with (self._state / "lock").open("a") as lock:
+            while asyncio.get_running_loop().time() < deadline:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    await asyncio.sleep(0.1)
+                else:
+                    return  # closing the file lets go of it
 
     async def _introduce(self, process: asyncio.subprocess.Process) -> bytes:
         """Hand the configuration over; returns the line in which the cloud says that it is ready."""
