@@ -37,7 +37,7 @@ def book(deployed: Guestbook) -> Guestbook:
 
 
 ALL = ("fence-web", "stop-web", "fetch-volume-data", "launch-web")
-POINTS = ALL if os.environ.get("AGENCY_TEST_ALL") else ("stop-web", "fetch-volume-data")
+POINTS = ALL if os.environ.get("AGENCY_TEST_EVERY_KILL") else ("stop-web", "fetch-volume-data")
 
 
 @pytest.mark.parametrize("task", POINTS)

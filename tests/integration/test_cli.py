@@ -93,7 +93,7 @@ def assert_valid(lab: Lab, documents: dict[str, str], folder: Path) -> None:
     """Each document, fetched in every form, is valid to ``agency validate``."""
     for tag, identifier in documents.items():
         for form in FORMS:
-            answer = lab.client()._http.get(f"/documents/{tag}/{identifier}", params={"form": form})
+            answer = lab.client()._http.get(f"/documents/{identifier}", params={"form": form})
             assert answer.is_success, answer.text
             file = folder / f"{tag}.{form}"
             file.write_bytes(answer.content)

@@ -50,3 +50,24 @@ def wait_for_content(book: Guestbook) -> bytes:
             return None
 
     return wait_until("the application answers", answer)
+
+
+def test_an_agency_can_follow_at_once_though_a_machine_is_slow_to_end(tmp_path: Path) -> None:
+    """An agency that is started right after another was killed waits for the clouds that still stop their machines."""
+    with running_agency_process(tmp_path / "state") as lab:
+        offers = lab.json("submit", Path(__file__).parent / "data" / "stubborn" / "application.xml")["offers"]
+        lab.client().post(f"/offers/{next(o['offer'] for o in offers if o['chosen'])}/accept")
+        lab.client().follow("/applications/stubborn/deploy", lambda _: None)
+        before = lab.application("stubborn")
+        lab.kill()
+        lab.restart()
+        assert lab.application("stubborn") == before
+        url = before["endpoints"]["web"]
+        wait_until("the application answers", lambda: _answers(url))
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(url, trust_env=False).is_success
+    except httpx.HTTPError:
+        return False
