@@ -144,7 +144,10 @@ def _run_until_stopped(settings: Settings) -> None:
 
 @app.command()
 def demo(
-    state: State = None,
+    # not from AGENCY_STATE: the story is played in a place of its own
+    state: Annotated[
+        Path | None, typer.Option("--state", help="Where; by default a place that is removed again.")
+    ] = None,
     keep: Annotated[bool, typer.Option("--keep", help="Leave everything running at the end, until Ctrl-C.")] = False,
     as_json: AsJson = False,
 ) -> None:
