@@ -49,7 +49,7 @@ class RelocatorAgent(RoleAgent):
         """Plan to move the application, or one component: to that vendor, or to the best other one."""
         store = self._workshop.store
         application, deployment = await self._running(name)
-        components = choose_components(application, deployment, component)
+        components = choose_components(application, deployment, component, vendor)
         here = deployment.vendor_of(components[0])
         if vendor == here:
             raise refuse("already-there", f"{name} is at {vendor} already", "name another vendor")

@@ -30,11 +30,20 @@ MACHINE_DISK_BYTES = MIB
 """What a machine's own disk holds beside the files that were uploaded, for the estimate."""
 
 
-def choose_components(application: Application, deployment: Deployment, wanted: str | None) -> tuple[str, ...]:
-    """The components to move: the one wanted, or all. Refuses what would leave a component without what it uses."""
+def choose_components(
+    application: Application, deployment: Deployment, wanted: str | None, target: str | None = None
+) -> tuple[str, ...]:
+    """The components to move: the one wanted, or all. Refuses what would leave a component without what it uses.
+
+    Of all, those that are at the target already stay there, unless one of them names one that moves: then all move.
+    """
     names = tuple(c.name for c in application.start_order())
     if wanted is None:
-        return names
+        away = tuple(name for name in names if deployment.vendor_of(name) != target)
+        urls = {f"component.{name}.url" for name in away}
+        staying = [application.component(name) for name in names if name not in away]
+        named = any(urls.intersection(rule.placeholders()) for component in staying for rule in component.rewrites)
+        return names if named or not away else away
     if wanted not in names:
         raise refuse(
             "no-such-component",

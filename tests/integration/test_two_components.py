@@ -60,7 +60,7 @@ def test_all_components_move_together(pair: Lab) -> None:
 
 
 def test_a_component_that_nothing_names_moves_alone(pair: Lab) -> None:
-    """The web component moves alone and goes on using the api where that is."""
+    """The web component moves alone and goes on using the api where that is; then all can be brought together."""
     receipt = pair.json("relocate", "pair", "--to", "cirrus", "--component", "web", "--apply")
     assert receipt["outcome"] == "relocated"
     assert places(pair) == {"api": "aurora", "web": "cirrus"}
@@ -70,6 +70,14 @@ def test_a_component_that_nothing_names_moves_alone(pair: Lab) -> None:
     assert pair.json("stop", "pair")["status"] == "stopped"
     assert pair.json("start", "pair")["status"] == "running"
     assert shown(pair) == EXPECTED
+    plan = pair.json("relocate", "pair", "--to", "aurora", "--plan")
+    assert (plan["components"], plan["source"]) == (["web"], "cirrus"), "what is at aurora already stays"
+    # here the web component, at its place already, names the api, which moves: both are made anew
+    assert pair.json("relocate", "pair", "--to", "cirrus", "--apply")["outcome"] == "relocated"
+    assert places(pair) == {"api": "cirrus", "web": "cirrus"}
+    assert shown(pair) == EXPECTED
+    pair.tidy()
+    pair.assert_whole("pair")
     assert pair.json("relocate", "pair", "--to", "aurora", "--apply")["outcome"] == "relocated"
     assert places(pair) == {"api": "aurora", "web": "aurora"}
 
