@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections import defaultdict
 from datetime import timedelta
 
 from agency.agents import addresses
@@ -38,8 +36,6 @@ class MediatorAgent(RoleAgent):
         super().__init__(jid, link)
         self._workshop = workshop
         self._call_time = timedelta(seconds=call_seconds)
-        self._agreeing: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
-        """Per application: two offers that are accepted at once must not both become agreements."""
 
     async def setup(self) -> None:
         """Answer requests."""
@@ -96,7 +92,7 @@ class MediatorAgent(RoleAgent):
     async def accept(self, offer_id: str) -> Agreement:
         """Accept an offer. Accepting it again gives the same agreement."""
         offer = await self._workshop.store.get(Offer, offer_id)
-        async with self._agreeing[offer.application]:
+        async with self._workshop.lock(offer.application):
             for agreement in await self._workshop.store.all(Agreement, application=offer.application):
                 if agreement.offer == offer.id:
                     return agreement

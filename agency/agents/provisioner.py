@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 
 from agency.agents.mediator import LIVE, live_deployment
@@ -13,7 +12,7 @@ from agency.problems import AgencyError, refuse
 from agency.relocation.graph import deployment_tasks
 from agency.relocation.outcome import terminate
 from agency.relocation.probing import await_health
-from agency.relocation.viaduct import carry_out
+from agency.relocation.viaduct import begin, result_of, was_begun
 from agency.relocation.workshop import Order, Workshop
 from descriptors.application import Application
 from descriptors.base import new_id, utc_now
@@ -30,7 +29,6 @@ class ProvisionerAgent(RoleAgent):
     def __init__(self, jid: str, link: Link, workshop: Workshop) -> None:
         super().__init__(jid, link)
         self._workshop = workshop
-        self._beginning = asyncio.Lock()
 
     async def setup(self) -> None:
         """Answer requests."""
@@ -38,28 +36,38 @@ class ProvisionerAgent(RoleAgent):
 
     async def see_to(self, request: Request) -> Deployment:
         """Do what was requested, unless something else is being done to the application."""
-        if request.action != "deploy" and (operation := self._workshop.busy.get(request.subject)):
-            raise refuse("busy", f"{request.subject} is busy: {operation} is under way", "wait until it has ended")
         actions: dict[str, Callable[[str], Awaitable[Deployment]]] = {
-            "deploy": self.deploy,
             "start": self.start_application,
             "stop": self.stop_application,
             "destroy": self.destroy,
         }
+        if request.action == "deploy":
+            return await self.deploy(request.subject)
         if request.action not in actions:
-            raise refuse("unknown-action", f"nobody does {request.action!r}", f"one of: {', '.join(actions)}")
-        return await actions[request.action](request.subject)
+            raise refuse("unknown-action", f"nobody does {request.action!r}", f"one of: deploy, {', '.join(actions)}")
+        async with self._workshop.lock(request.subject):
+            self._workshop.refuse_if_busy(request.subject)
+            return await actions[request.action](request.subject)
 
     async def deploy(self, name: str) -> Deployment:
         """Create everything under the accepted agreement, or nothing. Joins a deployment that is under way."""
         store = self._workshop.store
         application = await store.get(Application, name)
-        async with self._beginning:  # requests that come at once find the same deployment
+        async with self._workshop.lock(name):  # requests that come at once find the same deployment
             deployment = await live_deployment(self._workshop, name) or await self._begin(name)
-        if deployment.status != "deploying":
-            return deployment
-        agreement = await store.get(Agreement, deployment.agreements[0])
-        order = Order(
+            if deployment.status != "deploying":
+                return deployment
+            if not await was_begun(deployment.id):
+                await begin(await self._order(application, deployment))
+        result = await result_of(deployment.id)
+        if result.problem:
+            message = f"{name} was not deployed; {result.failed_task} failed: {result.problem.message}"
+            raise AgencyError(result.problem.model_copy(update={"message": message[:4096]}))
+        return await store.get(Deployment, deployment.id)
+
+    async def _order(self, application: Application, deployment: Deployment) -> Order:
+        agreement = await self._workshop.store.get(Agreement, deployment.agreements[0])
+        return Order(
             kind="deploy",
             id=deployment.id,
             application=application,
@@ -67,11 +75,6 @@ class ProvisionerAgent(RoleAgent):
             agreement=agreement,
             tasks=deployment_tasks(application, agreement.provider),
         )
-        result = await carry_out(order)
-        if result.problem:
-            message = f"{name} was not deployed; {result.failed_task} failed: {result.problem.message}"
-            raise AgencyError(result.problem.model_copy(update={"message": message[:4096]}))
-        return await store.get(Deployment, deployment.id)
 
     async def _begin(self, name: str) -> Deployment:
         agreement = await self._agreement(name)

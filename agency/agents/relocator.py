@@ -13,7 +13,7 @@ from agency.problems import AgencyError, refuse
 from agency.relocation.conduit import introspect
 from agency.relocation.outcome import SOURCE_NOT_RESTORED, receipt_id
 from agency.relocation.planner import choose_components, make_plan, resources_of
-from agency.relocation.viaduct import carry_out, join
+from agency.relocation.viaduct import begin, result_of, was_begun
 from agency.relocation.workshop import Order, Workshop, mark_cancelled
 from descriptors.application import Application
 from descriptors.base import Document, new_id, utc_now
@@ -93,8 +93,10 @@ class RelocatorAgent(RoleAgent):
         """Execute an approved plan. Joins it when it is under way; gives its receipt when it is done."""
         store = self._workshop.store
         plan = await store.get(RelocationPlan, plan_id)
-        if await join(plan_id) is None:
-            await carry_out(await self._order(plan))
+        async with self._workshop.lock(plan.application):
+            if not await was_begun(plan_id):
+                await begin(await self._order(plan))
+        await result_of(plan_id)
         receipt = await store.get(RelocationReceipt, receipt_id(plan_id))
         if receipt.outcome != "relocated":
             raise AgencyError(_what_happened(receipt))
@@ -102,8 +104,7 @@ class RelocatorAgent(RoleAgent):
 
     async def _order(self, plan: RelocationPlan) -> Order:
         store = self._workshop.store
-        if operation := self._workshop.busy.get(plan.application):
-            raise refuse("busy", f"{plan.application} is busy: {operation} is under way", "wait until it has ended")
+        self._workshop.refuse_if_busy(plan.application)
         application, deployment = await self._running(plan.application)
         if deployment.id != plan.deployment or deployment.revision != plan.revision:
             raise refuse("plan-outdated", f"{plan.application} has changed since {plan.id} was made", "plan again")
@@ -126,6 +127,11 @@ class RelocatorAgent(RoleAgent):
         deployment = await live_deployment(self._workshop, name)
         if operation is None or deployment is None:
             raise refuse("not-busy", f"nothing is under way for {name}", "nothing is left to cancel")
+        plan = await self._workshop.store.find(RelocationPlan, operation)
+        if plan and deployment.revision > plan.revision:
+            raise refuse(
+                "too-late", f"{name} has been switched to {plan.target} already", "relocate it back, if need be"
+            )
         mark_cancelled(self._workshop, operation)
         return deployment
 

@@ -35,6 +35,10 @@ RESTORE_PATIENCE = 300.0
 """Seconds for which bringing the service back at its source is tried again, while trying can help."""
 
 
+RESULT_POLLING = 0.1
+"""Seconds between two looks at whether an operation has ended."""
+
+
 def _worth_repeating(error: Exception) -> bool:
     return isinstance(error, VendorError) and error.retryable
 
@@ -185,19 +189,22 @@ class Viaducts(DBOSConfiguredInstance):
 VIADUCTS = Viaducts()
 
 
-async def carry_out(order: Order) -> Result:
-    """Run the order to its end, or join the run of it that is under way or done: an order is carried out once."""
+async def begin(order: Order) -> None:
+    """Begin to carry out the order. One that was begun before is not begun again: an order is carried out once."""
+    VIADUCTS.workshop.busy[order.application.name] = order.id
     with SetWorkflowID(order.id):
-        handle = await DBOS.start_workflow_async(VIADUCTS.operate, order.model_dump_json())
-    return Result.model_validate(await handle.get_result(polling_interval_sec=0.1))
+        await DBOS.start_workflow_async(VIADUCTS.operate, order.model_dump_json())
 
 
-async def join(order_id: str) -> Result | None:
-    """Wait for the end of an order that was given before; None if it never was."""
-    if await DBOS.get_workflow_status_async(order_id) is None:
-        return None
+async def was_begun(order_id: str) -> bool:
+    """Whether the order was begun, by this process or one before it."""
+    return await DBOS.get_workflow_status_async(order_id) is not None
+
+
+async def result_of(order_id: str) -> Result:
+    """Wait for the end of an order that was begun."""
     handle: WorkflowHandleAsync[JsonDict] = await DBOS.retrieve_workflow_async(order_id)
-    return Result.model_validate(await handle.get_result(polling_interval_sec=0.1))
+    return Result.model_validate(await handle.get_result(polling_interval_sec=RESULT_POLLING))
 
 
 async def under_way() -> list[Order]:

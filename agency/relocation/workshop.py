@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -39,6 +40,16 @@ class Workshop:
     events: Events
     busy: dict[str, str] = field(default_factory=dict)
     """The operation under way, by application."""
+    _locks: dict[str, asyncio.Lock] = field(default_factory=dict)
+
+    def lock(self, application: str) -> asyncio.Lock:
+        """Held while something is begun with the application, so that of two requests at once one sees the other."""
+        return self._locks.setdefault(application, asyncio.Lock())
+
+    def refuse_if_busy(self, application: str) -> None:
+        """Raise the problem to show while an operation is under way for the application."""
+        if operation := self.busy.get(application):
+            raise refuse("busy", f"{application} is busy: {operation} is under way", "wait until it has ended")
 
 
 class Output(BaseModel):

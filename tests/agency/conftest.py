@@ -7,9 +7,11 @@ that are drawn meanwhile: so it runs only for the modules that carry out operati
 from __future__ import annotations
 
 import logging
+import os
 import sqlite3
+import tempfile
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from decimal import Decimal
 from pathlib import Path
 
@@ -29,6 +31,14 @@ from agency.store.store import Store
 from tests.agency.toys import CONFIG, Cloud, toy_module
 
 
+@contextmanager
+def in_memory() -> Iterator[Path]:
+    """A directory in memory where there is one: every step is written to disk durably, and disks are slow."""
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as directory:
+        yield Path(directory)
+
+
 @asynccontextmanager
 async def workshop_at(state: Path, *clouds: Cloud) -> AsyncIterator[Workshop]:
     """A workshop in that directory over these clouds, on a real store; the workflows work with it."""
@@ -46,24 +56,24 @@ async def workshop_at(state: Path, *clouds: Cloud) -> AsyncIterator[Workshop]:
 
 
 @pytest.fixture(scope="module")
-def dbos(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def dbos() -> Iterator[None]:
     """Durable workflows, as the agency launches them."""
-    settings = Settings(state=tmp_path_factory.mktemp("workflows"))
-    with sqlite3.connect(settings.state / "workflows.db") as database:
-        database.execute("PRAGMA journal_mode=WAL")
-    database.close()
-    DBOS(
-        config={
-            "name": "cloud-agency",
-            "system_database_url": settings.workflow_url(),
-            "application_version": WORKFLOW_VERSION,
-            "executor_id": "agency",
-            "log_level": "ERROR",
-        }
-    )
-    DBOS.launch()
-    yield
-    DBOS.destroy()
+    with in_memory() as state:
+        with sqlite3.connect(state / "workflows.db") as database:
+            database.execute("PRAGMA journal_mode=WAL")
+        database.close()
+        DBOS(
+            config={
+                "name": "cloud-agency",
+                "system_database_url": Settings(state=state).workflow_url(),
+                "application_version": WORKFLOW_VERSION,
+                "executor_id": "agency",
+                "log_level": "ERROR",
+            }
+        )
+        DBOS.launch()
+        yield
+        DBOS.destroy()
 
 
 @pytest.fixture
@@ -79,6 +89,7 @@ def hurried(monkeypatch: pytest.MonkeyPatch, quiet: None) -> None:
     """Little patience: what does not come at once does not come in a test."""
     monkeypatch.setattr(probing, "HEALTHY_WITHIN", 0.3)
     monkeypatch.setattr(viaduct, "RESTORE_PATIENCE", 0.1)
+    monkeypatch.setattr(viaduct, "RESULT_POLLING", 0.01)
     monkeypatch.setattr(content, "FETCH_ATTEMPTS", 1)
 
 
@@ -93,7 +104,8 @@ def clouds() -> dict[str, Cloud]:
 
 
 @pytest.fixture
-async def workshop(tmp_path: Path, clouds: dict[str, Cloud], hurried: None) -> AsyncIterator[Workshop]:
+async def workshop(clouds: dict[str, Cloud], hurried: None) -> AsyncIterator[Workshop]:
     """A workshop over the three clouds."""
-    async with workshop_at(tmp_path, *clouds.values()) as opened:
-        yield opened
+    with in_memory() as state:
+        async with workshop_at(state, *clouds.values()) as opened:
+            yield opened

@@ -240,6 +240,7 @@ async def test_libraries_that_bring_handlers(tmp_path: Path, capfd: pytest.Captu
 
     logs.configure(tmp_path)
     init_logger()
+    logging.getLogger("dbos").setLevel(logging.WARNING)  # other tests ask DBOS for less
     Server(Config(app=lambda: None, log_config=None))
     logging.getLogger("dbos").warning("dbos is here")
     logging.getLogger("uvicorn.error").warning("uvicorn is here")

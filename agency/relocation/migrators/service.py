@@ -8,7 +8,6 @@ from agency.relocation.migrators.configuration import url_of
 from agency.relocation.probing import await_health
 from agency.relocation.result import UndoRank
 from agency.relocation.workshop import Output, Run
-from agency.store.store import Conflicted
 from descriptors.base import utc_now
 from descriptors.deployment import DeployedResource, Deployment, Endpoint
 from descriptors.relocation import Task
@@ -96,14 +95,12 @@ class Switch(Migrator):
         """See :class:`Migrator`."""
         plan = run.order.plan
         names = [name for name in (plan.components if plan else ()) if f"address-{name}" in run.outputs]
+        present = await run.workshop.store.get(Deployment, run.order.deployment.id)
+        if present.revision > run.order.deployment.revision:  # switched, before a crash kept this from being recorded
+            return Output(endpoints=tuple(e for e in present.endpoints if e.component in names))
         endpoints = tuple([await _let_in(name, run) for name in names])
-        after, store = relocated(run, endpoints), run.workshop.store
-        try:
-            await store.replace(after, id=after.id, expected_revision=run.order.deployment.revision)
-        except Conflicted:
-            present = await store.get(Deployment, after.id)
-            if present.resources != after.resources:  # not our own record from before a crash
-                raise
+        after = relocated(run, endpoints)
+        await run.workshop.store.replace(after, id=after.id, expected_revision=present.revision)
         return Output(endpoints=endpoints)
 
     async def undo(self, task: Task, run: Run) -> None:

@@ -8,7 +8,8 @@ from datetime import timedelta
 from agency.relocation.conduit import introspect
 from agency.relocation.graph import deployment_tasks
 from agency.relocation.planner import choose_components, make_plan, resources_of
-from agency.relocation.viaduct import carry_out
+from agency.relocation.result import Result
+from agency.relocation.viaduct import begin, result_of
 from agency.relocation.workshop import Order, Workshop
 from descriptors.application import Application
 from descriptors.base import new_id, utc_now
@@ -18,6 +19,12 @@ from descriptors.documents import digest
 from descriptors.relocation import RelocationPlan
 from descriptors.sla import Agreement, Offer
 from vendor_modules.proposals import propose
+
+
+async def carry_out(order: Order) -> Result:
+    """Begin the order and wait for its end."""
+    await begin(order)
+    return await result_of(order.id)
 
 
 async def offered(

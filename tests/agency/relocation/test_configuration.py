@@ -10,11 +10,10 @@ from hypothesis import strategies as st
 
 from agency.problems import AgencyError
 from agency.relocation.migrators.configuration import disk_path, rewrite, values
-from agency.relocation.viaduct import carry_out
 from agency.relocation.workshop import Output, Run, Workshop
 from descriptors.application import Command, Component, File, Rewrite, VolumeUse
 from descriptors.deployment import Deployment
-from tests.agency.relocation.helpers import agreed, deployed, offered, order_for, planned
+from tests.agency.relocation.helpers import agreed, carry_out, deployed, offered, order_for, planned
 from tests.agency.toys import Cloud, notebook
 
 pytestmark = [

@@ -9,12 +9,11 @@ import pytest
 
 from agency.problems import AgencyError
 from agency.relocation.planner import MACHINE_DISK_BYTES, choose_components, resources_of
-from agency.relocation.viaduct import carry_out
 from agency.relocation.workshop import Workshop
 from descriptors.base import MIB
 from descriptors.deployment import Deployment
 from descriptors.relocation import RelocationPlan
-from tests.agency.relocation.helpers import deployed, order_for, planned
+from tests.agency.relocation.helpers import carry_out, deployed, order_for, planned
 from tests.agency.toys import CONFIG, Cloud, CloudModule, notebook
 from tests.vendor_modules.toy import ToyModule
 from vendor_modules.capabilities import KeyPairs, MachineBundle, Power
