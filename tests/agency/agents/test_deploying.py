@@ -306,7 +306,6 @@ async def test_what_is_not_deployed(society: Society, action: Any) -> None:
 @pytest.mark.parametrize("action", ["start", "stop", "destroy"])
 async def test_not_while_an_operation_is_under_way(society: Society, action: Any) -> None:
     """While an operation works on the application nothing else may."""
-    await society.deployed(notebook())
     society.workshop.busy["notes"] = "plan-0123456789abcdef"
     with refusal("busy") as error:
         await society.request(action, "notes")

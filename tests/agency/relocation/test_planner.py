@@ -14,6 +14,7 @@ from descriptors.base import MIB
 from descriptors.deployment import Deployment
 from descriptors.relocation import RelocationPlan
 from tests.agency.relocation.helpers import carry_out, deployed, order_for, planned
+from tests.agency.relocation.test_graph import as_deployed
 from tests.agency.toys import CONFIG, Cloud, CloudModule, notebook
 from tests.vendor_modules.toy import ToyModule
 from vendor_modules.capabilities import KeyPairs, MachineBundle, Power
@@ -129,19 +130,19 @@ async def test_one_component_of_two(workshop: Workshop) -> None:
     assert {task.subject for task in plan.tasks} == {"door", None}
 
 
-async def test_a_component_that_another_is_told_of_stays(workshop: Workshop) -> None:
+def test_a_component_that_another_is_told_of_stays() -> None:
     """A component that another's configuration names cannot move alone: the other would look for it in vain."""
     application = notebook(front=True)
-    deployment = await deployed(workshop, application, "alpha")
+    deployment = as_deployed(application, "alpha")
     with refusal("component-in-use") as error:
         choose_components(application, deployment, "web")
     assert "'door'" in error.value.problem.message
 
 
-async def test_an_unknown_component(workshop: Workshop) -> None:
+def test_an_unknown_component() -> None:
     """A component that there is not is refused with those that there are."""
     application = notebook(front=True)
-    deployment = await deployed(workshop, application, "alpha")
+    deployment = as_deployed(application, "alpha")
     with refusal("no-such-component") as error:
         choose_components(application, deployment, "attic")
     assert "web, door" in error.value.problem.message
@@ -184,19 +185,20 @@ def without(capability: type[VendorModule], module: CloudModule) -> VendorModule
     return lesser
 
 
-@pytest.mark.parametrize(
-    ("vendor", "capability", "task"),
-    [("alpha", MachineBundle, "bundle-machine-web"), ("alpha", Power, "stop-web"), ("beta", KeyPairs, "key-pair")],
-)
-async def test_a_vendor_that_cannot_do_a_task(
-    workshop: Workshop, vendor: str, capability: type[VendorModule], task: str
-) -> None:
+async def test_a_vendor_that_cannot_do_a_task(workshop: Workshop) -> None:
     """A source or target whose module lacks an ability that a task needs is refused before anything is done; vendor,
     task and ability are named."""
     application = notebook()
     deployment = await deployed(workshop, application, "alpha")
-    workshop.modules[vendor] = without(capability, workshop.modules[vendor])
-    with refusal("vendor-unsupported") as error:
-        await planned(workshop, application, deployment, "beta")
-    message = error.value.problem.message
-    assert message == f"{vendor} cannot do {task}: its module has no {capability.__name__}"
+    for vendor, capability, task in (
+        ("alpha", MachineBundle, "bundle-machine-web"),
+        ("alpha", Power, "stop-web"),
+        ("beta", KeyPairs, "key-pair"),
+    ):
+        whole = workshop.modules[vendor]
+        workshop.modules[vendor] = without(capability, whole)
+        with refusal("vendor-unsupported") as error:
+            await planned(workshop, application, deployment, "beta")
+        workshop.modules[vendor] = whole
+        message = error.value.problem.message
+        assert message == f"{vendor} cannot do {task}: its module has no {capability.__name__}"
