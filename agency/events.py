@@ -7,7 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import structlog
+
 from agency.store.store import Store
+
+log = structlog.get_logger("agency")
 
 Event = dict[str, Any]
 """``{"operation", "kind", "text", …}``; progress events have ``task``, ``done`` and ``total`` (bytes), ``rate`` (bytes
@@ -22,8 +26,11 @@ class Events:
         self._watchers: dict[str, set[asyncio.Queue[Event]]] = {}
 
     async def happened(self, application: str, kind: str, text: str, **data: Any) -> None:
-        """Remember and stream an event of an application."""
-        await self._store.record_event(kind, text, application=application, data=data)
+        """Remember and stream an event of an application. History never fails the work that it tells of."""
+        try:
+            await self._store.record_event(kind, text, application=application, data=data)
+        except Exception as error:
+            log.error("event not remembered", application=application, kind=kind, exc_info=error)
         self.tick(application, {"kind": kind, "text": text, **data})
 
     def tick(self, application: str, event: Event) -> None:

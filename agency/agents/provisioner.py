@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 from agency.agents.mediator import LIVE, live_deployment
 from agency.messaging.agent import RoleAgent
@@ -12,6 +13,7 @@ from agency.problems import AgencyError, refuse
 from agency.relocation.graph import deployment_tasks
 from agency.relocation.outcome import terminate
 from agency.relocation.probing import await_health
+from agency.relocation.release import let_go
 from agency.relocation.viaduct import begin, result_of, was_begun
 from agency.relocation.workshop import Order, Workshop
 from descriptors.application import Application
@@ -19,8 +21,8 @@ from descriptors.base import new_id, utc_now
 from descriptors.deployment import DeployedResource, Deployment
 from descriptors.messages import Request
 from descriptors.sla import Agreement
-from vendor_modules.capabilities import RELEASE_ORDER, Addresses, Power, destroy
-from vendor_modules.errors import Unavailable, Unsupported
+from vendor_modules.capabilities import Addresses, Power
+from vendor_modules.errors import Unsupported
 
 
 class ProvisionerAgent(RoleAgent):
@@ -67,6 +69,9 @@ class ProvisionerAgent(RoleAgent):
 
     async def _order(self, application: Application, deployment: Deployment) -> Order:
         agreement = await self._workshop.store.get(Agreement, deployment.agreements[0])
+        if agreement.state != "observed":
+            name = deployment.application
+            raise refuse("no-agreement", f"{agreement.id} has ended", f"`agency destroy {name}`, then submit it again")
         return Order(
             kind="deploy",
             id=deployment.id,
@@ -110,7 +115,8 @@ class ProvisionerAgent(RoleAgent):
                     await module.associate_address(address.id, machine.id)
             if component.health:
                 url = f"http://{started.host}:{started.port}{component.health.path}"
-                await await_health(url, f"{component.name} at {machine.vendor}")
+                describe = partial(self._power(machine).describe_machine, machine.id)
+                await await_health(url, f"{component.name} at {machine.vendor}", describe)
         return await self._record(deployment, "running")
 
     async def stop_application(self, name: str) -> Deployment:
@@ -129,18 +135,19 @@ class ProvisionerAgent(RoleAgent):
 
     async def destroy(self, name: str) -> Deployment:
         """Remove everything and end the agreements. What cannot be removed now is left to the janitor."""
-        deployment = await live_deployment(self._workshop, name)
-        if deployment is None or deployment.status == "deploying":
-            await self._end_agreements(name)
+        deployment = await live_deployment(self._workshop, name) or await self._never_deployed(name)
+        if deployment is None:
             raise refuse("not-deployed", f"{name} is not deployed", "nothing is left to destroy; see `agency status`")
-        for resource in sorted(deployment.resources, key=lambda r: RELEASE_ORDER.index(r.kind)):
-            try:
-                await destroy(self._workshop.modules[resource.vendor], resource.kind, resource.id)
-            except Unavailable as error:
-                key, reason = resource.key, f"destroy of {name}: {error}"
-                await self._workshop.store.add_cleanup(resource.vendor, resource.kind, key, reason)
+        await let_go(self._workshop, deployment.resources, f"destroy of {name}")
         await self._end_agreements(name)
         return await self._record(deployment.model_copy(update={"resources": (), "endpoints": ()}), "destroyed")
+
+    async def _never_deployed(self, name: str) -> Deployment | None:
+        """A deployment of nothing, for an application that was agreed upon and no more: what ends is the agreement."""
+        agreements = await self._workshop.store.all(Agreement, application=name)
+        if all(agreement.state != "observed" for agreement in agreements):
+            return None
+        return await self._begin(name)
 
     async def _end_agreements(self, name: str) -> None:
         for agreement in await self._workshop.store.all(Agreement, application=name):

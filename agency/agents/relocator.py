@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import shutil
 from datetime import timedelta
 
 from agency.agents import addresses
@@ -16,12 +18,15 @@ from agency.relocation.planner import choose_components, make_plan, resources_of
 from agency.relocation.viaduct import begin, result_of, was_begun
 from agency.relocation.workshop import Order, Workshop, mark_cancelled
 from descriptors.application import Application
-from descriptors.base import Document, new_id, utc_now
+from descriptors.base import MIB, Document, new_id, utc_now
 from descriptors.cfp import CallForProposals
 from descriptors.deployment import Deployment
 from descriptors.messages import Problem, Request
 from descriptors.relocation import RelocationPlan, RelocationReceipt
 from descriptors.sla import Agreement, Comparison, Offer
+
+SPARE_BYTES = 64 * MIB
+"""Room on the disk that a relocation leaves for everything else."""
 
 
 class RelocatorAgent(RoleAgent):
@@ -110,6 +115,7 @@ class RelocatorAgent(RoleAgent):
             raise refuse("plan-outdated", f"{plan.application} has changed since {plan.id} was made", "plan again")
         if plan.expires <= utc_now():
             raise refuse("expired", f"the offer under {plan.id} expired at {plan.expires:%H:%M:%S %Z}", "plan again")
+        await asyncio.to_thread(self._check_room, plan)
         agreement = await make_agreement(self, self._workshop, await store.get(Offer, plan.offer))
         return Order(
             kind="relocate",
@@ -120,6 +126,18 @@ class RelocatorAgent(RoleAgent):
             plan=plan,
             tasks=plan.tasks,
         )
+
+    def _check_room(self, plan: RelocationPlan) -> None:
+        """Refuse before anything is stopped what could not be brought across: content is here twice, as it came and as
+        it goes."""
+        self._workshop.spool.mkdir(mode=0o700, parents=True, exist_ok=True)
+        free, needed = shutil.disk_usage(self._workshop.spool).free, 2 * plan.bytes + SPARE_BYTES
+        if free < needed:
+            raise refuse(
+                "disk-full",
+                f"{plan.id} needs {needed // MIB} MiB in {self._workshop.spool}, and {free // MIB} MiB are free",
+                "free some, or put the agency's state directory on a larger disk",
+            )
 
     async def cancel(self, name: str) -> Deployment:
         """Have the relocation that is under way undone; it stops at its next chunk or task."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import UTC, datetime
 
 from blake3 import blake3
@@ -38,10 +39,8 @@ async def conclude_deployment(workshop: Workshop, order: Order, outputs: dict[st
             "endpoints": tuple(e for output in outputs.values() for e in output.endpoints) if done else (),
         }
     )
-    try:
+    with suppress(Conflicted):  # written before a crash
         await workshop.store.replace(after, id=after.id, expected_revision=order.deployment.revision)
-    except Conflicted:
-        await workshop.store.get(Deployment, after.id)  # written before a crash
     if not done:
         await terminate(workshop, order.agreement)
 
@@ -62,7 +61,8 @@ async def conclude_relocation(workshop: Workshop, order: Order, result: Result) 
             stopped = order.deployment.model_copy(
                 update={"status": "stopped", "revision": order.deployment.revision + 1, "changed": utc_now()}
             )
-            await workshop.store.put(stopped, id=stopped.id, application=receipt.application)
+            with suppress(Conflicted):  # written before a crash, or not the present one any more
+                await workshop.store.replace(stopped, id=stopped.id, expected_revision=order.deployment.revision)
     return receipt
 
 
@@ -88,12 +88,12 @@ def _receipt(order: Order, plan: RelocationPlan, result: Result) -> RelocationRe
         started=_moment(result.started),
         finished=_moment(result.ended),
         bytes_moved=sum(output.bytes for output in outputs.values()),
-        seconds=round(result.ended - result.started, 3),
-        downtime_seconds=round(_downtime(result, fenced), 3),
+        seconds=round(max(0.0, result.ended - result.started), 3),  # the clock may have been set back
+        downtime_seconds=round(max(0.0, _downtime(result, fenced)), 3),
         content_before=_one([output.digest for output in fenced]),
         content_after=_one([output.digest for output in verified]) if relocated else None,
         items=tuple(_item(item, outputs) for item in plan.items) if relocated else (),
-        stages=tuple(Stage(task=name, seconds=round(output.seconds, 3)) for name, output in outputs.items()),
+        stages=tuple(Stage(task=name, seconds=round(max(0.0, output.seconds), 3)) for name, output in outputs.items()),
         problems=tuple(_reason(problem) for problem in result.problems),
     )
 

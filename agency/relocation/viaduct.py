@@ -25,6 +25,7 @@ from agency.relocation.migrators.base import Creates
 from agency.relocation.outcome import SOURCE_NOT_RESTORED, conclude_deployment, conclude_relocation
 from agency.relocation.result import Result, Undone, UndoRank
 from agency.relocation.workshop import Cancelled, Order, Output, Run, Workshop
+from descriptors.deployment import Kind
 from descriptors.messages import Problem
 from descriptors.relocation import Task
 from vendor_modules.errors import VendorError
@@ -35,6 +36,8 @@ RESTORE_PATIENCE = 300.0
 """Seconds for which bringing the service back at its source is tried again, while trying can help."""
 
 
+STORE_PATIENCE = 60.0
+"""Seconds for which it is tried again to write to the store what must not be forgotten."""
 RESULT_POLLING = 0.1
 """Seconds between two looks at whether an operation has ended."""
 
@@ -62,10 +65,12 @@ class Viaducts(DBOSConfiguredInstance):
         assert run is not None  # noqa: S101 - a coroutine that runs is a task's
         self._runs.add(run)
         try:
-            return await self._operate(order, order_json)
+            result = await self._operate(order, order_json)
         finally:
             self._runs.discard(run)
-            self.workshop.busy.pop(order.application.name, None)
+        # Only now: an operation that could not be brought to its end keeps others off until it is taken up again.
+        self.workshop.busy.pop(order.application.name, None)
+        return result
 
     async def suspend(self) -> None:
         """Leave every operation where it is, so that its tools can be put away: it goes on at the next start."""
@@ -129,11 +134,12 @@ class Viaducts(DBOSConfiguredInstance):
         run, task = self._run(order_json, name, outputs)
         application, events = run.order.application.name, self.workshop.events
         started = time.time()
+        migrator = migrators()[task.migrator]
         try:
-            if not committed:
+            if not (committed or migrator.commits):  # a task that commits looks for itself, once it knows where it is
                 run.check()
             await events.happened(application, "task-started", name, operation=run.order.id)
-            output = await migrators()[task.migrator].run(task, run)
+            output = await migrator.run(task, run)
         except Cancelled:
             problem = Problem(code="cancelled", message=f"cancelled before {name} was done", remedy="apply it again")
             return {"problem": problem.model_dump(mode="json"), "cancelled": True}
@@ -162,22 +168,27 @@ class Viaducts(DBOSConfiguredInstance):
             if migrator.undo_rank is UndoRank.RESTORE:
                 problem = problem.model_copy(update={"code": SOURCE_NOT_RESTORED})
             if isinstance(migrator, Creates) and task.vendor:
-                reason = f"undo of {name}: {problem.message}"
-                await self.workshop.store.add_cleanup(task.vendor, migrator.kind, run.key(task), reason)
+                await self._remember(task.vendor, migrator.kind, run.key(task), f"undo of {name}: {problem.message}")
         text = f"{name}: {problem.message}" if problem else name
         kind = "undo-failed" if problem else "undone"
         await self.workshop.events.happened(run.order.application.name, kind, text, operation=run.order.id)
         undone = Undone(task=name, rank=migrator.undo_rank, ended=time.time(), problem=problem)
         return undone.model_dump(mode="json")
 
+    @stamina.retry(on=Exception, attempts=None, timeout=STORE_PATIENCE)
+    async def _remember(self, vendor: str, kind: Kind, key: str, reason: str) -> None:
+        await self.workshop.store.add_cleanup(vendor, kind, key, reason)
+
     @DBOS.step(name="conclude")
     async def conclude(self, order_json: str, result_json: JsonDict) -> None:
         """Write down what came of it, and remove what was in transit."""
         order, result = Order.model_validate_json(order_json), Result.model_validate(result_json)
-        if order.kind == "deploy":
-            await conclude_deployment(self.workshop, order, result.outputs, result.outcome == "done")
-        else:
-            await conclude_relocation(self.workshop, order, result)
+        async for attempt in stamina.retry_context(on=Exception, attempts=None, timeout=STORE_PATIENCE):
+            with attempt:
+                if order.kind == "deploy":
+                    await conclude_deployment(self.workshop, order, result.outputs, result.outcome == "done")
+                else:
+                    await conclude_relocation(self.workshop, order, result)
         await asyncio.to_thread(shutil.rmtree, self.workshop.spool / order.id, ignore_errors=True)
 
     def _run(self, order_json: str, name: str, outputs: dict[str, JsonDict]) -> tuple[Run, Task]:
@@ -191,9 +202,14 @@ VIADUCTS = Viaducts()
 
 async def begin(order: Order) -> None:
     """Begin to carry out the order. One that was begun before is not begun again: an order is carried out once."""
-    VIADUCTS.workshop.busy[order.application.name] = order.id
-    with SetWorkflowID(order.id):
-        await DBOS.start_workflow_async(VIADUCTS.operate, order.model_dump_json())
+    busy = VIADUCTS.workshop.busy
+    busy[order.application.name] = order.id
+    try:
+        with SetWorkflowID(order.id):
+            await DBOS.start_workflow_async(VIADUCTS.operate, order.model_dump_json())
+    except BaseException:
+        busy.pop(order.application.name, None)
+        raise
 
 
 async def was_begun(order_id: str) -> bool:

@@ -52,6 +52,14 @@ class Fetch(Migrator):
                     raise
                 await asyncio.sleep(0.2 * 2**attempt)
         digest = await asyncio.to_thread(file_digest, path)
+        received = path.stat().st_size
+        if image.size and received != image.size:
+            path.unlink()
+            raise refuse(
+                "content-differs",
+                f"{task.name}: received {received} bytes, but {task.vendor} says that it sent {image.size}",
+                "try again; if it happens again the source's storage or the network is at fault",
+            )
         if image.digest is not None and digest != image.digest:
             path.unlink()
             raise refuse(
@@ -59,7 +67,7 @@ class Fetch(Migrator):
                 f"{task.name}: received {digest}, but {task.vendor} says that it sent {image.digest}",
                 "try again; if it happens again the source's storage or the network is at fault",
             )
-        return Output(bytes=image.size, digest=digest)
+        return Output(bytes=received, digest=digest)
 
     @staticmethod
     async def _append(module: ImageDownload, image: Image, path: Path, tell: Callable[[int], None]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
 from agency.problems import refuse
 from agency.relocation.migrators.base import Creates, Migrator
@@ -11,6 +12,7 @@ from agency.relocation.probing import await_health, content_digest
 from agency.relocation.result import UndoRank
 from agency.relocation.workshop import Output, Run
 from descriptors.application import Component
+from descriptors.deployment import DeployedResource
 from descriptors.machine import MachineManifest
 from descriptors.relocation import Task
 from vendor_modules.capabilities import Addresses, Images, MachineBundle, Power, VolumeBundle
@@ -26,6 +28,15 @@ async def _private_url(run: Run, vendor: str, machine_id: str) -> str:
     """Where the machine's service is reached whatever its public address and its rules say."""
     machine = await run.module(vendor, VendorModule).describe_machine(machine_id)
     return f"http://{machine.host}:{machine.port}"
+
+
+async def await_works(component: Component, machine: DeployedResource, run: Run, base: str | None = None) -> None:
+    """Wait until the component on the machine says that it works; asked at ``base``, or inside the vendor's network."""
+    if component.health is None:
+        return
+    url = base or await _private_url(run, machine.vendor, machine.id)
+    describe = partial(run.module(machine.vendor, VendorModule).describe_machine, machine.id)
+    await await_health(url + component.health.path, f"{component.name} at {machine.vendor}", describe)
 
 
 class LaunchMachine(Creates):
@@ -104,7 +115,8 @@ class FenceMachine(Migrator):
             return Output()
         machine = deployment.the("machine", component=component.name)
         url = await _private_url(run, machine.vendor, machine.id)
-        return Output(digest=await content_digest(url + component.content.path, f"{component.name} at {task.vendor}"))
+        what = f"{component.name} at {task.vendor}"
+        return Output(digest=await content_digest(url + component.content.path, what, run.check))
 
     async def undo(self, task: Task, run: Run) -> None:
         """See :class:`Migrator`."""
@@ -132,9 +144,7 @@ class StopMachine(Migrator):
         component = run.component(task)
         machine = run.order.deployment.the("machine", component=component.name)
         await run.module(task.vendor, Power).start_machine(machine.id)
-        if component.health:
-            url = await _private_url(run, machine.vendor, machine.id)
-            await await_health(url + component.health.path, f"{component.name} at {task.vendor}")
+        await await_works(component, machine, run)
 
 
 class BundleMachine(Creates):
@@ -178,12 +188,11 @@ class VerifyMachine(Migrator):
         """See :class:`Migrator`."""
         component = run.component(task)
         machine = run.created(f"launch-{component.name}")
-        url, what = await _private_url(run, machine.vendor, machine.id), f"{component.name} at {task.vendor}"
-        if component.health:
-            await await_health(url + component.health.path, what)
+        await await_works(component, machine, run)
         if component.content is None:
             return Output()
-        digest = await content_digest(url + component.content.path, what)
+        url, what = await _private_url(run, machine.vendor, machine.id), f"{component.name} at {task.vendor}"
+        digest = await content_digest(url + component.content.path, what, run.check)
         fenced = run.outputs.get(f"fence-{component.name}")
         if fenced and fenced.digest != digest:
             raise refuse(

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from agency.problems import problem_of
 from agency.relocation.migrators.base import Migrator
 from agency.relocation.migrators.configuration import url_of
-from agency.relocation.probing import await_health
+from agency.relocation.migrators.machines import await_works
+from agency.relocation.release import let_go
 from agency.relocation.result import UndoRank
 from agency.relocation.workshop import Output, Run
 from descriptors.base import utc_now
 from descriptors.deployment import DeployedResource, Deployment, Endpoint
 from descriptors.relocation import Task
-from vendor_modules.capabilities import RELEASE_ORDER, Addresses, destroy
-from vendor_modules.errors import VendorError
-from vendor_modules.module import VendorModule
+from vendor_modules.capabilities import Addresses
 
 
 async def _let_in(name: str, run: Run) -> Endpoint:
@@ -22,8 +20,7 @@ async def _let_in(name: str, run: Run) -> Endpoint:
     address, machine = run.created(f"address-{name}"), run.created(f"launch-{name}")
     await run.module(address.vendor, Addresses).associate_address(address.id, machine.id)
     url = await url_of(name, run)
-    if component.health:
-        await await_health(url + component.health.path, f"{name} at {address.vendor}")
+    await await_works(component, machine, run, url)
     return Endpoint(component=name, url=url)
 
 
@@ -96,31 +93,20 @@ class Switch(Migrator):
         plan = run.order.plan
         names = [name for name in (plan.components if plan else ()) if f"address-{name}" in run.outputs]
         present = await run.workshop.store.get(Deployment, run.order.deployment.id)
-        if present.revision > run.order.deployment.revision:  # switched, before a crash kept this from being recorded
+        made = {output.created.id for output in run.outputs.values() if output.created and not output.temporary}
+        if made <= {resource.id for resource in present.resources}:
+            # switched, before a crash kept this from being recorded: nothing may call it back any more
             return Output(endpoints=tuple(e for e in present.endpoints if e.component in names))
+        run.check()
         endpoints = tuple([await _let_in(name, run) for name in names])
         after = relocated(run, endpoints)
-        await run.workshop.store.replace(after, id=after.id, expected_revision=present.revision)
+        await run.workshop.store.replace(after, id=after.id, expected_revision=run.order.deployment.revision)
         return Output(endpoints=endpoints)
 
     async def undo(self, task: Task, run: Run) -> None:
         """See :class:`Migrator`."""
         for name in run.order.plan.components if run.order.plan else ():
             await _shut_out(name, run)
-
-
-async def let_go(run: Run, resources: list[DeployedResource], reason: str) -> None:
-    """Destroy resources, in the order in which they can be; what cannot be destroyed now is remembered for later."""
-    for resource in sorted(resources, key=lambda r: RELEASE_ORDER.index(r.kind)):
-        try:
-            await destroy(run.module(resource.vendor, VendorModule), resource.kind, resource.id)
-        except VendorError as error:
-            await remember(run, resource, f"{reason}: {problem_of(error).message}")
-
-
-async def remember(run: Run, resource: DeployedResource, reason: str) -> None:
-    """Leave a resource to the janitor."""
-    await run.workshop.store.add_cleanup(resource.vendor, resource.kind, resource.key, reason)
 
 
 class ReleaseSource(Migrator):
@@ -133,7 +119,7 @@ class ReleaseSource(Migrator):
         now = await run.workshop.store.get(Deployment, run.order.deployment.id)
         used = {(r.vendor, r.kind, r.id) for r in now.resources}
         gone = [r for r in run.order.deployment.resources if (r.vendor, r.kind, r.id) not in used]
-        await let_go(run, gone, "release of the source")
+        await let_go(run.workshop, gone, "release of the source")
         return Output()
 
 
@@ -145,5 +131,5 @@ class ReleaseTemporary(Migrator):
     async def run(self, task: Task, run: Run) -> Output:
         """See :class:`Migrator`."""
         made = [o.created for o in run.outputs.values() if o.created and o.temporary]
-        await let_go(run, made, "release of what served the relocation")
+        await let_go(run.workshop, made, "release of what served the relocation")
         return Output()

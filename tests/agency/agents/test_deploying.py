@@ -16,6 +16,7 @@ from agency.agents.mediator import live_deployment
 from agency.messaging.request import ask
 from agency.problems import AgencyError
 from descriptors.application import Application, File
+from descriptors.base import new_id, utc_now
 from descriptors.deployment import Deployment
 from descriptors.sla import Agreement, Comparison, Offer
 from tests.agency.agents.conftest import Society
@@ -328,13 +329,37 @@ async def test_destroying_leaves_nothing(society: Society) -> None:
 
 
 async def test_destroying_an_agreed_application_ends_the_agreement(society: Society) -> None:
-    """What was accepted and never deployed is let go of by ``destroy``, which says that nothing was deployed."""
+    """What was accepted and never deployed is let go of by ``destroy``: another offer can then be accepted."""
     found = offers(await society.submit(notebook()))
-    await society.request("accept", found["alpha"].id, Agreement)
-    with refusal("not-deployed"):
-        await society.request("destroy", "notes")
+    ended = await society.request("accept", found["alpha"].id, Agreement)
+    assert (await society.request("destroy", "notes")).status == "destroyed"
+    assert (await society.workshop.store.get(Agreement, ended.id)).state == "terminated"
     agreement = await society.request("accept", found["beta"].id, Agreement)
     assert (agreement.provider, agreement.state) == ("beta", "observed")
+
+
+async def test_a_deployment_that_never_began_can_be_destroyed(society: Society) -> None:
+    """A crash between the record of a deployment and its beginning leaves no circle: it can be destroyed."""
+    found = offers(await society.submit(notebook()))
+    agreement = await society.request("accept", found["alpha"].id, Agreement)
+    recorded = Deployment(
+        id=new_id("deployment"), application="notes", revision=1, changed=utc_now(), status="deploying",
+        agreements=(agreement.id,), resources=(), endpoints=(),
+    )  # fmt: skip
+    await society.workshop.store.insert(recorded, id=recorded.id, application="notes")
+    assert (await society.request("destroy", "notes")).status == "destroyed"
+    assert (await society.workshop.store.get(Agreement, agreement.id)).state == "terminated"
+    assert (await society.deployed(notebook())).status == "running"
+
+
+async def test_history_that_cannot_be_written_fails_nothing(society: Society, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When events cannot be remembered, as on a full disk, the work that they tell of goes on."""
+
+    async def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(society.workshop.store, "record_event", full)
+    assert (await society.deployed(notebook())).status == "running"
 
 
 async def test_a_vendor_out_of_reach_is_cleaned_up_later(society: Society, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from agency import janitor
 from agency.problems import AgencyError
-from agency.relocation.workshop import mark_cancelled
+from agency.relocation.migrators import migrators
+from agency.relocation.workshop import Output, Run, mark_cancelled
 from descriptors.application import Application
 from descriptors.deployment import Deployment
-from descriptors.relocation import RelocationPlan, RelocationReceipt
+from descriptors.relocation import RelocationPlan, RelocationReceipt, Task
 from descriptors.sla import Agreement, Comparison
 from tests.agency.agents.conftest import Society
 from tests.agency.toys import notebook
@@ -221,3 +224,54 @@ async def test_the_last_trace_of_the_first_vendor_goes_with_the_application(soci
     await society.request("destroy", "notes")
     assert [cloud.held for cloud in society.clouds.values()] == [{}, {}, {}]
     assert {a.state for a in await society.workshop.store.all(Agreement)} == {"terminated"}
+
+
+async def test_what_was_switched_is_not_called_back(society: Society, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A crash between the record of the switch and its step, and a cancel after it, leave the application at its new
+    place: the step that is repeated finds the switch made and goes on."""
+    before = await society.deployed(notebook())
+    replace, switches = society.workshop.store.replace, []
+
+    async def replaced_and_cancelled(document: Deployment, **how: object) -> None:
+        await replace(document, **how)  # type: ignore[arg-type]
+        if document.revision == before.revision + 1 and not switches:
+            switches.append(document)
+            raise ConnectionError("the store's answer is lost")
+
+    monkeypatch.setattr(society.workshop.store, "replace", replaced_and_cancelled)
+    run = migrators()["switch"].run
+
+    async def crashes_once(task: Task, run_: Run) -> Output:
+        try:
+            return await run(task, run_)
+        except ConnectionError:
+            mark_cancelled(society.workshop, run_.order.id)
+            return await run(task, run_)
+
+    monkeypatch.setattr(migrators()["switch"], "run", crashes_once)
+    receipt = await apply(society, await plan(society, vendor="cirrus"))
+    now = await society.workshop.store.get(Deployment, before.id)
+    assert switches
+    assert (receipt.outcome, now.vendor_of("web"), now.revision) == ("relocated", "cirrus", before.revision + 1)
+    assert await janitor.find_leaks(society.workshop) == []
+
+
+async def test_no_room_is_known_before_anything_is_stopped(society: Society, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A relocation that would fill the disk is refused while the application still runs."""
+    deployment = await society.deployed(notebook())
+    found = await plan(society, vendor="cirrus")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1024))
+    with refusal("disk-full"):
+        await apply(society, found)
+    assert (await society.workshop.store.get(Deployment, deployment.id)) == deployment
+    assert society.workshop.busy == {}
+
+
+async def test_of_two_plans_at_once_one_is_applied(society: Society) -> None:
+    """Two plans for one application, applied at the same moment, do not both begin."""
+    await society.deployed(notebook())
+    plans = [await plan(society, vendor="beta"), await plan(society, vendor="cirrus")]
+    ends = await asyncio.gather(*(apply(society, each) for each in plans), return_exceptions=True)
+    codes = sorted(e.problem.code if isinstance(e, AgencyError) else e.outcome for e in ends)  # type: ignore[union-attr]
+    assert codes in (["busy", "relocated"], ["plan-outdated", "relocated"])
+    assert await janitor.find_leaks(society.workshop) == []

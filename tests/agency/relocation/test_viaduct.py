@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 import pytest
@@ -333,7 +334,9 @@ class Relocations(RuleBasedStateMachine):
     async def _serves(self) -> bool:
         """Whether the world is answered at every endpoint."""
         for endpoint in self.deployment.endpoints:
-            await await_health(f"{endpoint.url}/health", endpoint.component)
+            machine = self.deployment.the("machine", component=endpoint.component)
+            describe = partial(self.workshop.modules[machine.vendor].describe_machine, machine.id)
+            await await_health(f"{endpoint.url}/health", endpoint.component, describe)
         return True
 
     async def _start_by_hand(self) -> None:
@@ -365,7 +368,8 @@ LAST_RESORT = [
     ("fails", "launch-web", "after", "rolled-back"),
     ("shy", "switch", "beta", "rolled-back"),
     ("cancel", "verify-web", "", "cancelled"),
-    ("cancel", "switch", "", "relocated"),
+    ("cancel", "switch", "", "cancelled"),
+    ("cancel", "release-source", "", "relocated"),
 ]
 
 
