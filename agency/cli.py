@@ -388,18 +388,34 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="The vendor's name.")]
 Config = typer.Option("--config", metavar="FILE", help="A YAML or JSON file: module, settings, credentials.")
 
 
-def _locally(work: Coroutine[Any, Any, T], as_json: bool) -> T:
-    """Do work in this process; what goes wrong is shown and ends the command."""
+def _locally(work: Coroutine[Any, Any, T], state: Path, as_json: bool) -> T:
+    """Do work in this process; what goes wrong is logged in the state directory, if there is one, shown, and ends the
+    command."""
     import asyncio
 
+    with _explained(as_json):
+        _log_to(state if state.exists() else None)
+        return asyncio.run(work)
+
+
+@contextmanager
+def _explained(as_json: bool) -> Iterator[None]:
+    """What goes wrong inside is shown as a problem and ends the command with 1."""
     from agency.problems import problem_of
 
+    _log_to(None)  # structlog as it comes would print tracebacks to stdout, with the values of all variables
     try:
-        return asyncio.run(work)
-    except typer.Exit:
+        yield
+    except (typer.Exit, typer.Abort, typer.BadParameter):
         raise
-    except Exception as error:
-        raise _fail(problem_of(error).model_dump(mode="json"), as_json, FAILED) from error
+    except Exception as error:  # noqa: BLE001 - whatever it is, a user is shown words
+        raise _fail(problem_of(error).model_dump(mode="json"), as_json, FAILED) from None
+
+
+def _log_to(directory: Path | None) -> None:
+    from agency import logs
+
+    logs.configure(directory)
 
 
 @vendor_app.command("add")
@@ -422,7 +438,7 @@ def vendor_add(
         file = vendors.VendorFile.read(config) if config else _asked(module or "")
         return await vendors.add(_state(state), name, file)
 
-    catalogue = _locally(work(), as_json)
+    catalogue = _locally(work(), _state(state), as_json)
     answer = {"name": name, "region": catalogue.region, "sizes": [size.name for size in catalogue.sizes]}
     _show(answer, as_json, lambda console, a: console.print(f"{name} answers from {a['region']} and is added."))
 
@@ -451,7 +467,7 @@ def vendor_remove(name: Name, state: State = None, as_json: AsJson = False) -> N
     """Forget a vendor and its credentials; refused while something of ours is there."""
     from agency import vendors
 
-    _locally(vendors.remove(_state(state), name), as_json)
+    _locally(vendors.remove(_state(state), name), _state(state), as_json)
     _show({"name": name}, as_json, lambda console, a: console.print(f"{name} is removed."))
 
 
@@ -470,7 +486,7 @@ def vendor_check(
         async with vendors.subject(_state(state), name, file) as subject:
             return await conformance.check_vendor(subject, lambda result: show.check(console, result, quiet=as_json))
 
-    report = _locally(work(), as_json)
+    report = _locally(work(), _state(state), as_json)
     _show(report.to_json(), as_json, show.report)
     if not report.passed:
         raise typer.Exit(FAILED)

@@ -36,18 +36,22 @@ _WILFUL = ("dbos", "uvicorn", "uvicorn.access", "uvicorn.error")
 """Loggers of libraries that would install handlers of their own (uvicorn too must be told ``log_config=None``)."""
 
 
-def configure(directory: Path, *, human: bool = False, level: str = "INFO") -> None:
+def configure(directory: Path | None, *, human: bool = False, level: str = "INFO") -> None:
     """Log to :data:`FILE` in that directory as lines of JSON, readable by its owner only; with ``human`` also to stderr
-    in words. ``level`` is for our own code; libraries are heard from WARNING on: at DEBUG, XMPP's print passwords."""
-    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-    file = _PrivateFile(directory / FILE, maxBytes=FILE_BYTES, backupCount=FILES - 1, encoding="utf-8")
-    file.setFormatter(_formatter(structlog.processors.JSONRenderer(ensure_ascii=False)))
-    handlers: list[logging.Handler] = [file]
+    in words. ``level`` is for our own code; libraries are heard from WARNING on: at DEBUG, XMPP's print passwords.
+    Without a directory nothing is written to a file: what is logged is lost, or only ``human``."""
+    handlers: list[logging.Handler] = []
+    if directory is not None:
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        file = _PrivateFile(directory / FILE, maxBytes=FILE_BYTES, backupCount=FILES - 1, encoding="utf-8")
+        file.setFormatter(_formatter(structlog.processors.JSONRenderer(ensure_ascii=False)))
+        handlers.append(file)
     if human:
         stderr = logging.StreamHandler(sys.stderr)
         stderr.setFormatter(_formatter(structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())))
         handlers.append(stderr)
-    logging.basicConfig(handlers=handlers, level=logging.WARNING, force=True)
+    # with no handler at all, logging would print to stderr, tracebacks and all
+    logging.basicConfig(handlers=handlers or [logging.NullHandler()], level=logging.WARNING, force=True)
     for name in _OURS:
         logging.getLogger(name).setLevel(level)
     structlog.configure(

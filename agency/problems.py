@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import re
+import sqlite3
+
 import structlog
 from pydantic import ValidationError
+from sqlalchemy.exc import DBAPIError
 
+from agency.blobs import DamagedBlob, NoSuchBlob
 from agency.messaging.acl import NotUnderstood
-from agency.store.store import NotStored
+from agency.store.credentials import CredentialsUnreadable
+from agency.store.keyring import KeyringError
+from agency.store.store import AlreadyExists, CannotOpen, Conflicted, NotStored
 from descriptors.documents import DocumentError
 from descriptors.messages import Problem
 from vendor_modules import registry
@@ -28,32 +37,101 @@ def refuse(code: str, message: str, remedy: str) -> AgencyError:
     return AgencyError(Problem(code=code, message=message, remedy=remedy))
 
 
+_FORESEEN: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str, str], ...] = (
+    (NotUnderstood, "not-understood", "speak the protocol with its documents"),
+    (DocumentError, "bad-document", "correct the document and submit it again"),
+    (NotStored, "not-found", "see `agency status` for what there is"),
+    (AlreadyExists, "already-exists", "see `agency status` for what there is"),
+    (Conflicted, "changed-meanwhile", "look at it as it is now, and try again"),
+    (CannotOpen, "store-unusable", "see that the database is up, and is the agency's; or restore it from a backup"),
+    (CredentialsUnreadable, "credentials-unreadable", "do as it says"),
+    (KeyringError, "bad-master-key", "do as it says; without its key, an agency cannot read its credentials"),
+    (NoSuchBlob, "file-missing", "`agency submit` the descriptor again: it uploads its files"),
+    (DamagedBlob, "file-damaged", "`agency submit` the descriptor again: it uploads its files"),
+    ((registry.UnknownModule, registry.BrokenModule), "bad-value", "correct the value and try again"),
+)
+"""Errors whose own words are for people: their code, and what to do."""
+_DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_CODE_LENGTH = 40
+
+
 def problem_of(error: BaseException) -> Problem:
-    """The problem to show for any error; one that nobody foresaw is logged in full and shown by its type."""
-    if isinstance(error, AgencyError):
-        return error.problem
-    if isinstance(error, VendorError):
-        code = "vendor-" + "".join("-" + c.lower() if c.isupper() else c for c in type(error).__name__).lstrip("-")
-        return Problem(code=code, message=_clean(str(error)), remedy=_clean(error.remedy), retryable=error.retryable)
-    if isinstance(error, NotUnderstood):
-        return Problem(
-            code="not-understood", message=_clean(str(error)), remedy="speak the protocol with its documents"
-        )
-    if isinstance(error, DocumentError):
-        return Problem(
-            code="bad-document", message=_clean(str(error)), remedy="correct the document and submit it again"
-        )
-    if isinstance(error, NotStored):
-        return Problem(code="not-found", message=_clean(str(error)), remedy="see `agency status` for what there is")
-    if isinstance(error, ValidationError | registry.UnknownModule | registry.BrokenModule):
-        return Problem(code="bad-value", message=_clean(str(error)), remedy="correct the value and try again")
-    if isinstance(error, TimeoutError):
-        return Problem(code="timed-out", message="no answer in time", remedy="try again", retryable=True)
+    """The problem to show for any error; one that nobody foresaw is logged in full and shown by its type. Never
+    raises, whatever a third party's error is like."""
+    try:
+        problem = _foreseen(error)
+    except Exception as worse:
+        log.error("an error that cannot be put into words", exc_info=worse)
+        problem = None
+    if problem is not None:
+        return problem
     log.error("unforeseen error", exc_info=error)
     return Problem(
         code="internal-error",
-        message=f"an unforeseen {type(error).__name__}",
+        message=_clean(f"an unforeseen {type(error).__name__}"),
         remedy="see agency.log in the state directory, and report it",
+    )
+
+
+def _foreseen(error: BaseException) -> Problem | None:
+    if isinstance(error, AgencyError):
+        return error.problem
+    if isinstance(error, VendorError):
+        code, remedy = _code(type(error).__name__), _clean(error.remedy)
+        return Problem(code=code, message=_clean(str(error)), remedy=remedy, retryable=error.retryable)
+    for kinds, code, remedy in _FORESEEN:
+        if isinstance(error, kinds):
+            return Problem(code=code, message=_clean(str(error)), remedy=remedy)
+    if isinstance(error, ValidationError):
+        return Problem(code="bad-value", message=_clean(_wrong_values(error)), remedy="correct the value and try again")
+    if isinstance(error, TimeoutError):
+        return Problem(code="timed-out", message="no answer in time", remedy="try again", retryable=True)
+    if isinstance(error, DBAPIError | sqlite3.Error):
+        log.warning("the database refused", exc_info=error)
+        return _database_problem(error)
+    if isinstance(error, OSError):
+        log.warning("the system refused", exc_info=error)
+        return _system_problem(error)
+    return None
+
+
+def _code(name: str) -> str:
+    """A vendor error's code from the name of its class, which a third party may have given it: ``vendor-not-found``."""
+    words = re.sub(r"(?<!^)(?=[A-Z])", "-", name).lower()
+    return re.sub(r"[^a-z0-9]+", "-", f"vendor-{words}")[:_CODE_LENGTH].strip("-")
+
+
+def _wrong_values(error: ValidationError) -> str:
+    """What is wrong, place by place. Not pydantic's own words: they show the values, and one may be a secret."""
+    found = error.errors(include_url=False, include_context=False, include_input=False)
+    places = (f"{'.'.join(map(str, each['loc'])) or 'the value'}: {each['msg']}" for each in found)
+    return f"{error.title}: {'; '.join(places)}"
+
+
+def _database_problem(error: DBAPIError | sqlite3.Error) -> Problem:
+    """Only the driver's words: SQLAlchemy's have the statement with its values."""
+    words = str(error.orig if isinstance(error, DBAPIError) else error)
+    if "disk is full" in words:
+        return _disk_full("the database cannot be written")
+    remedy = "see that the database is up and can be written, then try again"
+    return Problem(code="store-failed", message=_clean(f"the database says: {words}"), remedy=remedy, retryable=True)
+
+
+def _system_problem(error: OSError) -> Problem:
+    where = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else ""
+    message = f"{where}: {error.strerror or error}".removeprefix(": ")
+    if error.errno in _DISK_FULL:
+        return _disk_full(message)
+    remedy = "see that it is there, and that the agency's user may use it; then try again"
+    return Problem(code="system-refused", message=_clean(message), remedy=remedy)
+
+
+def _disk_full(message: str) -> Problem:
+    return Problem(
+        code="disk-full",
+        message=_clean(f"the disk is full: {message}"),
+        remedy="make room on the disk that the state directory is on, then try again",
+        retryable=True,
     )
 
 

@@ -278,3 +278,14 @@ def test_configuring_again_replaces(tmp_path: Path) -> None:
     structlog.get_logger("agency").debug("event")
     assert len(_lines(tmp_path / "two")) == 1
     assert _lines(tmp_path / "one") == []
+
+
+def test_without_a_directory_nothing_is_printed(capfd: pytest.CaptureFixture[str]) -> None:
+    """Logging without a directory prints nothing anywhere, tracebacks and the values in them least of all."""
+    logs.configure(None)
+    try:
+        raise LookupError(SECRET)
+    except LookupError as error:
+        structlog.get_logger("agency").error("unforeseen", exc_info=error)
+        logging.getLogger("a.library").error("unforeseen", exc_info=error)
+    assert capfd.readouterr() == ("", "")
