@@ -84,6 +84,27 @@ def test_a_relocation_goes_on_after_the_agency_was_killed(book: Guestbook, task:
     assert not list((lab.state / "spool").iterdir()), "nothing is left in transit"
 
 
+def test_a_relocation_goes_on_after_the_agency_was_stopped(book: Guestbook) -> None:
+    """Asked to end in the middle of a relocation, the agency ends at once, undoes nothing, and the next one goes on."""
+    lab, content, plan = book.lab, book.content(), book.plan("cirrus")["id"]
+    ended: list[int] = []
+
+    def stop(event: dict[str, Any]) -> None:
+        if event["kind"] == "progress" and event["task"] == "fetch-volume-data" and not ended:
+            ended.append(lab.terminate())
+
+    with pytest.raises(Unreachable):
+        lab.client().follow(f"/plans/{plan}/apply", stop)
+    assert ended == [0]
+    lab.restart()
+    lab.idle(book.name)
+    (receipt,) = [r for r in lab.client().get("/receipts")["receipts"] if r["plan"] == plan]
+    assert (receipt["outcome"], receipt["problems"]) == ("relocated", [])
+    assert book.content() == content
+    lab.tidy()
+    lab.assert_whole(book.name)
+
+
 def test_undoing_goes_on_after_the_agency_was_killed(book: Guestbook) -> None:
     """Killed while it undoes a relocation that was cancelled, the agency that is started next undoes the rest."""
     lab, content, before = book.lab, book.content(), book.lab.application(book.name)
