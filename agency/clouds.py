@@ -83,6 +83,13 @@ CLOUDS: tuple[dict[str, Any], ...] = (
 
 USERNAME = "agency"
 
+_PASSED_ON = frozenset(
+    {"PATH", "HOME", "TMPDIR", "TZ", "LANG", "LC_ALL", "LC_CTYPE", "LD_LIBRARY_PATH"}
+    | {"PYTHONPATH", "PYTHONHOME", "PYTHONDONTWRITEBYTECODE"}
+)
+"""Environment variables that a cloud's process needs. What else the agency has there (its master key, the password of
+its database) is none of a cloud's business."""
+
 
 class Cloud:
     """One testbed cloud, and the process that it runs in now."""
@@ -114,6 +121,7 @@ class Cloud:
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=stderr,
+                env={name: value for name, value in os.environ.items() if name in _PASSED_ON},
                 start_new_session=True,  # Ctrl-C is for the agency, which then ends its clouds in order
             )
         try:
