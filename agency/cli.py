@@ -109,37 +109,46 @@ def _show(answer: Any, as_json: bool, how: Callable[[Console, Any], None]) -> No
 @app.command()
 def up(
     state: State = None,
-    port: Annotated[int, typer.Option(help="Port of the API on 127.0.0.1; 0 takes a free one.")] = 0,
-    testbed: Annotated[bool, typer.Option(help="Bring up the agency's own three testbed clouds.")] = True,
+    port: Annotated[
+        int | None,
+        typer.Option(min=0, max=65535, envvar="AGENCY_PORT", help="Port of the API on 127.0.0.1; 0 takes a free one."),
+    ] = None,
+    testbed: Annotated[
+        bool | None,
+        typer.Option(
+            "--testbed/--no-testbed", envvar="AGENCY_TESTBED", help="Bring up the agency's own three testbed clouds."
+        ),
+    ] = None,
 ) -> None:
     """Run the agency: agents, vendors, and the API that the other commands use. Ctrl-C stops it."""
     from agency.settings import Settings
 
-    _run_until_stopped(Settings(state=_state(state), port=port, testbed=testbed))
+    given: dict[str, Any] = {name: value for name, value in (("port", port), ("testbed", testbed)) if value is not None}
+    with _explained(as_json=False):
+        _run_until_stopped(Settings(state=_state(state), **given))
 
 
 def _run_until_stopped(settings: Settings) -> None:
     import asyncio
 
+    from agency import show
     from agency.api.server import serving
-    from agency.problems import AgencyError
     from agency.running import running_agency
     from agency.signals import stopped
 
     async def run() -> None:
         async with running_agency(settings) as agency, serving(agency) as url:
             console = _console()
-            console.print(f"The agency runs in {settings.state}, its API at {url}.")
+            console.print(f"The agency runs in {settings.state}, its API at {url}.", markup=False)
             for name, cloud in agency.clouds.items():
                 console.print(f"  testbed cloud {name}: {cloud.url} (process {cloud.pid})")
+            for vendor in agency.unusable:
+                show.unusable(_console(stderr=True), vendor)
             console.print("Ctrl-C stops it; its state stays.")
             await stopped()
             console.print("Stopping.")
 
-    try:
-        asyncio.run(run())
-    except AgencyError as error:
-        raise _fail(error.problem.model_dump(mode="json"), False, FAILED) from None
+    asyncio.run(run())
 
 
 @app.command()
@@ -156,6 +165,7 @@ def demo(
 
     from agency.demo import play
 
+    _log_to(None)
     raise typer.Exit(asyncio.run(play(state, keep=keep, as_json=as_json)))
 
 
@@ -221,7 +231,9 @@ def accept(
     _show(
         answer,
         as_json,
-        lambda console, a: console.print(f"{a['id']} with {a['provider']}: `agency deploy {a['application']}`"),
+        lambda console, a: console.print(
+            f"{a['id']} with {a['provider']}: `agency deploy {a['application']}`", markup=False
+        ),
     )
 
 
@@ -233,7 +245,9 @@ def _act(application: str, action: str, state: Path | None, as_json: bool) -> No
             f"/applications/{application}/{action}", following.event if not as_json else lambda _: None
         )
     _show(
-        answer, as_json, lambda console, d: console.print(f"{d['application']} is {d['status']}", *_urls(d), sep="\n  ")
+        answer,
+        as_json,
+        lambda console, d: console.print(f"{d['application']} is {d['status']}", *_urls(d), sep="\n  ", markup=False),
     )
 
 
@@ -305,7 +319,11 @@ def relocate(
     with _client(state, as_json) as client:
         if cancel:
             answer = client.post(f"/applications/{application}/cancel")
-            _show(answer, as_json, lambda console, _: console.print(f"{application}: what was begun is being undone"))
+            _show(
+                answer,
+                as_json,
+                lambda console, _: console.print(f"{application}: what was begun is being undone", markup=False),
+            )
             return
         under_way = client.get(f"/applications/{application}")["busy"]
         if plan or not under_way:
@@ -370,7 +388,7 @@ def validate(
     _show(
         {"valid": True, "document": document.tag},
         as_json,
-        lambda console, d: console.print(f"{file}: a valid {d['document']}"),
+        lambda console, d: console.print(f"{file}: a valid {d['document']}", markup=False),
     )
 
 
@@ -440,7 +458,11 @@ def vendor_add(
 
     catalogue = _locally(work(), _state(state), as_json)
     answer = {"name": name, "region": catalogue.region, "sizes": [size.name for size in catalogue.sizes]}
-    _show(answer, as_json, lambda console, a: console.print(f"{name} answers from {a['region']} and is added."))
+    _show(
+        answer,
+        as_json,
+        lambda console, a: console.print(f"{name} answers from {a['region']} and is added.", markup=False),
+    )
 
 
 def _asked(module: str) -> Any:
@@ -468,7 +490,7 @@ def vendor_remove(name: Name, state: State = None, as_json: AsJson = False) -> N
     from agency import vendors
 
     _locally(vendors.remove(_state(state), name), _state(state), as_json)
-    _show({"name": name}, as_json, lambda console, a: console.print(f"{name} is removed."))
+    _show({"name": name}, as_json, lambda console, a: console.print(f"{name} is removed.", markup=False))
 
 
 @vendor_app.command("check")

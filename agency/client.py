@@ -32,12 +32,15 @@ class Client:
     """Talks to the agency that runs in a state directory."""
 
     def __init__(self, state: Path) -> None:
+        file = state / "api.json"
         try:
-            known = json.loads((state / "api.json").read_text())
-        except (OSError, ValueError):
+            known = json.loads(file.read_text())
+            headers = {"Authorization": f"Bearer {known['token']}"}
+            self._http = httpx.Client(base_url=known["url"], headers=headers, timeout=_PATIENCE, trust_env=False)
+        except OSError:
             raise Unreachable(f"no agency runs in {state}") from None
-        headers = {"Authorization": f"Bearer {known['token']}"}
-        self._http = httpx.Client(base_url=known["url"], headers=headers, timeout=_PATIENCE, trust_env=False)
+        except (ValueError, KeyError, TypeError, httpx.InvalidURL):
+            raise Unreachable(f"{file} does not say where an agency runs") from None
         self._state = state
 
     def close(self) -> None:

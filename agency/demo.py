@@ -19,13 +19,14 @@ from typing import Any, TypeVar
 import httpx
 from blake3 import blake3
 from rich.console import Console
+from rich.markup import escape
 
 from agency import show
 from agency.agents import addresses
 from agency.api import views
 from agency.api.server import serving
 from agency.messaging.request import ask
-from agency.problems import AgencyError, problem_of
+from agency.problems import problem_of
 from agency.relocation.probing import client
 from agency.running import Agency, running_agency
 from agency.settings import Settings, default_state
@@ -61,40 +62,48 @@ def example() -> Path:
 async def play(state: Path | None, *, keep: bool, as_json: bool) -> int:
     """Play the story; returns the exit status: 0 only if every check was true."""
     temporary = state is None
-    if state is None:
-        base = default_state()
-        base.mkdir(mode=0o700, parents=True, exist_ok=True)
-        state = Path(tempfile.mkdtemp(prefix="demo-", dir=base))
     console = Console(stderr=as_json, highlight=False, quiet=as_json)
     story = Story(console)
     status = 1
     try:
-        async with running_agency(Settings(state=state)) as agency, serving(agency):
+        state = state or _place()
+        async with running_agency(_settings(state)) as agency, serving(agency):
             status = await _tell(story, agency, keep=keep, as_json=as_json)
             if keep and status == 0:
-                console.print(f"\nStill running. Try `agency status --state {state}`; Ctrl-C ends it.")
+                console.print(f"\nStill running. Try `agency status --state {escape(str(state))}`; Ctrl-C ends it.")
                 await stopped()
-    except AgencyError as error:
-        show.problem(Console(stderr=True), error.problem.model_dump(mode="json"))
-    if temporary and status == 0:
+    except Exception as error:  # noqa: BLE001 - whatever it is, a user is shown words
+        status = 1
+        story.failed(error)
+    if as_json:
+        story.print_report()
+    if temporary and state and status == 0:
         shutil.rmtree(state)
-    else:
-        console.print(f"State and logs: {state}")
+    elif state:
+        console.print(f"State and logs: {escape(str(state))}")
     return status
+
+
+def _place() -> Path:
+    base = default_state()
+    base.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return Path(tempfile.mkdtemp(prefix="demo-", dir=base))
+
+
+def _settings(state: Path) -> Settings:
+    """All in a place of its own, and with the clouds that the story is about, whatever the environment says."""
+    return Settings(state=state, port=0, testbed=True, database=None, workflow_database=None)
 
 
 async def _tell(story: Story, agency: Agency, *, keep: bool, as_json: bool) -> int:
     try:
         await story.tell(agency, keep=keep)
     except Exception as error:  # noqa: BLE001 - the story ends here, and says why
-        story.report["problem"] = problem_of(error).model_dump(mode="json")
-        show.problem(Console(stderr=True), story.report["problem"])
-    report = story.report | {"checks": story.checks}
+        story.failed(error)
     failed = [name for name, true in story.checks.items() if not true]
-    done = "problem" not in report and not failed
+    done = "problem" not in story.report and not failed
     if as_json:
-        sys.stdout.write(json.dumps(report, indent=2, ensure_ascii=False) + "\n")
-        sys.stdout.flush()
+        story.print_report()
     if done:
         story.say(f"\n[bold green]All {len(story.checks)} checks are true.[/]")
     elif failed:
@@ -109,6 +118,7 @@ class Story:
     console: Console
     checks: dict[str, bool] = field(default_factory=dict)
     report: Json = field(default_factory=dict)
+    _printed: bool = False
 
     async def tell(self, agency: Agency, *, keep: bool) -> None:
         """From submission to proof."""
@@ -122,6 +132,19 @@ class Story:
         await self._prove(agency, deployment, receipt, before)
         if not keep:
             await self._tidy(agency, name)
+
+    def failed(self, error: Exception) -> None:
+        """Note what went wrong, and show it."""
+        self.report["problem"] = problem_of(error).model_dump(mode="json")
+        show.problem(Console(stderr=True), self.report["problem"])
+
+    def print_report(self) -> None:
+        """Print the report as one JSON document; only once, however often things go wrong."""
+        if not self._printed:
+            report = self.report | {"checks": self.checks}
+            sys.stdout.write(json.dumps(report, indent=2, ensure_ascii=False) + "\n")
+            sys.stdout.flush()
+        self._printed = True
 
     def say(self, text: str) -> None:
         """A line of the story."""

@@ -26,31 +26,42 @@ from agency.events import Events
 from agency.janitor import keep_tidy
 from agency.messaging.agent import RoleAgent
 from agency.messaging.link import InProcessLink
-from agency.problems import refuse
+from agency.problems import problem_of, refuse
 from agency.relocation.viaduct import VIADUCTS, under_way
 from agency.relocation.workshop import Workshop
 from agency.settings import Settings
-from agency.store.credentials import Cipher, EncryptedCredentials
-from agency.store.keyring import Keyring
-from agency.store.persistence import StorePersistence
-from agency.store.store import Store
+from agency.state import make, opened, services
+from agency.store.store import VendorConfig
 from vendor_modules import registry
 from vendor_modules.module import VendorModule
 from vendor_modules.services import Services
-from vendor_modules.services.serialization import JsonSerialization
 
 WORKFLOW_VERSION = "1"
 """Operations begun by one version are finished by the same: raised when the steps of an operation change."""
 
 
+log = structlog.get_logger("agency")
+
+
+@dataclass(frozen=True)
+class Unusable:
+    """A vendor whose module cannot be used: it is not installed, or does not take the settings that were kept."""
+
+    name: str
+    module: str
+    problem: str
+
+
 @dataclass(frozen=True)
 class Agency:
-    """What runs: the settings, the workshop, the agent that speaks for the deployer, and the testbed's clouds."""
+    """What runs: the settings, the workshop, the agent that speaks for the deployer, the testbed's clouds; and the
+    vendors that are left out."""
 
     settings: Settings
     workshop: Workshop
     deployer: RoleAgent
     clouds: dict[str, Cloud]
+    unusable: tuple[Unusable, ...] = ()
 
 
 @asynccontextmanager
@@ -59,17 +70,13 @@ async def running_agency(settings: Settings) -> AsyncIterator[Agency]:
     async with AsyncExitStack() as stack:
         stack.enter_context(_alone(settings.state))
         logs.configure(settings.state)
-        store = await stack.enter_async_context(Store.open(settings.store_url()))
-        credentials = EncryptedCredentials(store, Cipher(Keyring(settings.state / "master.key").key()))
+        store, credentials = await stack.enter_async_context(opened(settings))
         clouds: dict[str, Cloud] = {}
         if settings.testbed:
             clouds = await stack.enter_async_context(
                 running_clouds(settings.state / "clouds", store, credentials, settings.cloud_restart_seconds)
             )
-        modules = {}
-        for config in await store.vendors():
-            module = make_module(config.name, config.module, config.settings, services(store, credentials))
-            modules[config.name] = await stack.enter_async_context(module)
+        modules, unusable = await _modules(stack, await store.vendors(), services(store, credentials))
         workshop = Workshop(modules, store, Blobs(settings.state / "blobs"), settings.state / "spool", Events(store))
         deployer = await stack.enter_async_context(_society(workshop, settings.call_seconds))
         await stack.enter_async_context(_workflows(settings, workshop))
@@ -77,13 +84,23 @@ async def running_agency(settings: Settings) -> AsyncIterator[Agency]:
             workshop.busy[order.application.name] = order.id
         tidying = asyncio.create_task(keep_tidy(workshop))
         stack.callback(tidying.cancel)
-        yield Agency(settings, workshop, deployer, clouds)
+        yield Agency(settings, workshop, deployer, clouds, unusable)
 
 
-def services(store: Store, credentials: EncryptedCredentials) -> Services:
-    """The four services of a module, on the agency's store."""
-    log = structlog.get_logger("agency")
-    return Services(credentials, StorePersistence(store), log, JsonSerialization())
+async def _modules(
+    stack: AsyncExitStack, vendors: list[VendorConfig], given: Services
+) -> tuple[dict[str, VendorModule], tuple[Unusable, ...]]:
+    """The vendors' modules, open until the stack is; one that cannot be used does not keep the agency from the rest."""
+    modules, unusable = {}, []
+    for config in vendors:
+        try:
+            module = make_module(config.name, config.module, config.settings, given)
+            modules[config.name] = await stack.enter_async_context(module)
+        except Exception as error:  # noqa: BLE001 - modules are anybody's
+            problem = problem_of(error)
+            log.warning("vendor left out", vendor=config.name, module=config.module, problem=problem.message)
+            unusable.append(Unusable(config.name, config.module, problem.message))
+    return modules, tuple(unusable)
 
 
 def make_module(vendor: str, name: str, settings: dict[str, object], given: Services) -> VendorModule:
@@ -95,7 +112,7 @@ def make_module(vendor: str, name: str, settings: dict[str, object], given: Serv
 @contextmanager
 def _alone(state: Path) -> Iterator[None]:
     """Hold the state directory: two agencies in one would carry out every operation twice."""
-    state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make(state)
     with (state / "lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -21,6 +21,7 @@ from rich.table import Table
 from descriptors.base import MIB
 
 if TYPE_CHECKING:
+    from agency.running import Unusable
     from vendor_modules.conformance import Result
 
 Json = dict[str, Any]
@@ -134,6 +135,11 @@ def vendors(console: Console, answer: Json) -> None:
         able = [vendor["capabilities"][capability] for vendor in answer["vendors"]]
         table.add_row(capability, *("[green]✓[/]" if can else "[dim]-[/]" for can in able))
     console.print(table)
+
+
+def unusable(console: Console, vendor: Unusable) -> None:
+    """A vendor that a running agency leaves out."""
+    console.print(f"[yellow]vendor {escape(vendor.name)} is left out[/]: {escape(vendor.problem)}")
 
 
 def status(console: Console, answer: Json) -> None:

@@ -75,7 +75,7 @@ def _add_queries(app: FastAPI, agency: Agency) -> None:
 
     @app.get("/vendors")
     async def vendors() -> dict[str, Any]:
-        return await views.vendors(workshop)
+        return await views.vendors(workshop, agency.unusable)
 
     @app.get("/status")
     async def status() -> dict[str, Any]:
@@ -219,7 +219,7 @@ async def serving(agency: Agency) -> AsyncIterator[str]:
     # the protocol is named because asyncio only then sets TCP_NODELAY: without it answers take 40 ms
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(("127.0.0.1", agency.settings.port))
+        _bind(listener, agency.settings.port)
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         server = _Server(config)
         task = asyncio.create_task(server.serve(sockets=[listener]))
@@ -231,6 +231,14 @@ async def serving(agency: Agency) -> AsyncIterator[str]:
             file.unlink(missing_ok=True)
             server.should_exit = True
             await task
+
+
+def _bind(listener: socket.socket, port: int) -> None:
+    try:
+        listener.bind(("127.0.0.1", port))
+    except OSError as error:
+        message = f"the API cannot have port {port} of 127.0.0.1: {error.strerror}"
+        raise refuse("port-not-free", message, "name another with --port; 0 takes a free one") from None
 
 
 def _write_private(file: Path, text: str) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from typing import Any
 
 from agency.janitor import find_leaks
 from agency.problems import problem_of
 from agency.relocation.workshop import Workshop
+from agency.running import Unusable
 from agency.store.store import Event
 from descriptors.application import Application
 from descriptors.deployment import Deployment
@@ -50,10 +52,17 @@ def comparison(document: Comparison) -> Json:
     }
 
 
-async def vendors(workshop: Workshop) -> Json:
-    """Every vendor: its module, what it can do (from the classes), where it is and whether it answers."""
+async def vendors(workshop: Workshop, unusable: Iterable[Unusable] = ()) -> Json:
+    """Every vendor: its module, what it can do (from the classes), where it is and whether it answers; those that are
+    left out last."""
     rows = await asyncio.gather(*(_vendor(name, module) for name, module in workshop.modules.items()))
-    return {"vendors": list(rows)}
+    return {"vendors": [*rows, *map(_left_out, unusable)]}
+
+
+def _left_out(vendor: Unusable) -> Json:
+    row: Json = {"name": vendor.name, "module": vendor.module, "proof": "unknown"}
+    row["capabilities"] = dict.fromkeys(CAPABILITIES, False)
+    return row | {"reachable": False, "problem": vendor.problem}
 
 
 async def _vendor(name: str, module: VendorModule) -> Json:

@@ -24,8 +24,9 @@ from agency.events import Events
 from agency.relocation import probing, viaduct
 from agency.relocation.migrators import content
 from agency.relocation.workshop import Workshop
-from agency.running import WORKFLOW_VERSION, services
+from agency.running import WORKFLOW_VERSION
 from agency.settings import Settings
+from agency.state import services
 from agency.store.credentials import Cipher, EncryptedCredentials
 from agency.store.store import Store
 from tests.agency.toys import CONFIG, Cloud, toy_module

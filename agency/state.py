@@ -1,0 +1,41 @@
+"""The state directory, opened: the store, the credentials in it, and the services of Vendor Modules made from both."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import structlog
+
+from agency.problems import refuse
+from agency.settings import Settings
+from agency.store.credentials import Cipher, EncryptedCredentials
+from agency.store.keyring import Keyring
+from agency.store.persistence import StorePersistence
+from agency.store.store import Store
+from vendor_modules.services import Services
+from vendor_modules.services.serialization import JsonSerialization
+
+
+def make(state: Path) -> None:
+    """Make the state directory, for its owner only, if it is not there; refuses a place where it cannot be."""
+    try:
+        state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError, PermissionError) as error:
+        message = f"{state} cannot be the state directory: {error.strerror}"
+        raise refuse("bad-state-directory", message, "name another directory with --state") from None
+
+
+@asynccontextmanager
+async def opened(settings: Settings) -> AsyncIterator[tuple[Store, EncryptedCredentials]]:
+    """The store and the credentials, until the block ends."""
+    make(settings.state)
+    async with Store.open(settings.store_url()) as store:
+        yield store, EncryptedCredentials(store, Cipher(Keyring(settings.state / "master.key").key()))
+
+
+def services(store: Store, credentials: EncryptedCredentials) -> Services:
+    """The four services of a module, on the agency's store."""
+    log = structlog.get_logger("agency")
+    return Services(credentials, StorePersistence(store), log, JsonSerialization())
