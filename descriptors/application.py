@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from graphlib import CycleError, TopologicalSorter
 from typing import Annotated, Literal, Self
 
+import regex
 from pydantic import AfterValidator, Field, field_validator, model_validator
 from pydantic_xml import attr, element, wrapped
 
@@ -36,6 +37,28 @@ Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9-]{0,62}$")]
 PLACEHOLDER = re.compile(r"\{([a-z0-9.-]+(?:_[a-z]+)*)\}")
 """A value known only once resources exist: ``{volume.NAME.device}``, ``{bucket.NAME.endpoint}``,
 ``{bucket.NAME.access_key}``, ``{bucket.NAME.secret_key}``, ``{component.NAME.url}``."""
+
+LARGEST_PATTERN = 100_000
+"""Most nodes that a pattern may have once its repetitions are written out."""
+_REPETITION = re.compile(r"\{([0-9]+)|\+")
+_VERBOSE = re.compile(r"\(\?[A-Za-z0-9-]*x")
+
+
+def _written_out(pattern: str) -> int:
+    """No fewer nodes than the compiled pattern has.
+
+    To compile is to write out what is repeated as often as it must be there, and once more for the rest:
+    ``((a{1000}){1000}){1000}`` would take all of the machine's memory. What is repeated after a bracket or another
+    repetition may be nested, so these counts are multiplied; of the single characters' counts the highest matters.
+    """
+    groups, single = 1, 2
+    for found in _REPETITION.finditer(pattern):
+        copies = int(found[1] or 1) + 1
+        if pattern[found.start() - 1] in ")}?+*":
+            groups *= copies
+        else:
+            single = max(single, copies)
+    return len(pattern) * groups * single
 
 
 class Requirements(Element, tag="requirements"):
@@ -79,7 +102,8 @@ class Rewrite(Element, tag="rewrite"):
     """A configuration rule: in ``file``, replace every match of ``pattern`` by ``value``.
 
     Applied at deployment and again at every relocation, so it must match its own result. Patterns are Python's
-    regular expressions in multi-line mode; ``value`` is literal but for placeholders (see :data:`PLACEHOLDER`).
+    regular expressions in multi-line mode, as the library ``regex`` reads them; ``value`` is literal but for
+    placeholders (see :data:`PLACEHOLDER`).
     """
 
     file: RelativePath = attr()
@@ -89,13 +113,21 @@ class Rewrite(Element, tag="rewrite"):
     @field_validator("pattern")
     @classmethod
     def _compiles(cls, value: str) -> str:
+        if _VERBOSE.search(value):  # its spaces and comments would hide repetitions from us
+            raise ValueError("a regular expression in verbose mode is of no use here: leave out the flag x")
+        if _written_out(value) > LARGEST_PATTERN:
+            raise ValueError("the regular expression repeats too much: use smaller or fewer repetitions, or * for +")
         try:
-            re.compile(value, re.MULTILINE)
-        except (re.error, OverflowError) as error:
+            regex.compile(value, regex.MULTILINE)
+        except regex.error as error:
             raise ValueError(f"not a regular expression: {error}") from None
         except RecursionError:
             raise ValueError("the regular expression is nested too deeply") from None
         return value
+
+    def expression(self) -> regex.Pattern[str]:
+        """The pattern, ready to be used."""
+        return regex.compile(self.pattern, regex.MULTILINE)
 
     def placeholders(self) -> list[str]:
         """The placeholders in :attr:`value`, without their braces."""

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-import re
+import asyncio
+import time
 
-from agency.problems import refuse
+import regex
+
+from agency.problems import AgencyError, refuse
 from agency.relocation.workshop import Run
-from descriptors.application import PLACEHOLDER, Component
+from descriptors.application import PLACEHOLDER, Component, Rewrite
+from descriptors.base import MIB
 from vendor_modules.capabilities import Addresses, ObjectStorage
 from vendor_modules.proposals import MACHINE_DISK
+
+REWRITE_WITHIN = 5.0
+"""Seconds that the rules for one file may take together: patterns come from descriptors, and some take for ever."""
+LARGEST_RESULT = 64 * MIB
+"""Most bytes that a file may have after a rule."""
 
 
 def disk_path(resource: str) -> str:
@@ -59,8 +68,16 @@ async def url_of(component: str, run: Run) -> str:
     return f"http://{address.host}:{address.port}"
 
 
+async def rewritten(component: Component, path: str, content: bytes, known: dict[str, str]) -> bytes:
+    """What :func:`rewrite` makes of the file, in a thread: the agency goes on meanwhile."""
+    return await asyncio.to_thread(rewrite, component, path, content, known)
+
+
 def rewrite(component: Component, path: str, content: bytes, known: dict[str, str]) -> bytes:
-    """The file with the component's rules for it applied; a rule that matches nothing is an error."""
+    """The file with the component's rules for it applied; a rule that matches nothing is an error.
+
+    Blocks for up to :data:`REWRITE_WITHIN`, without holding other threads up.
+    """
     rules = [rule for rule in component.rewrites if rule.file == path]
     if not rules:
         return content
@@ -70,14 +87,45 @@ def rewrite(component: Component, path: str, content: bytes, known: dict[str, st
         raise refuse(
             "rewrite-failed", f"{component.name}: {path} is not UTF-8 text", "use rewrite rules on text files only"
         ) from None
+    deadline = time.monotonic() + REWRITE_WITHIN
     for rule in rules:
         value = PLACEHOLDER.sub(lambda match: known[match[1]], rule.value)
-        escaped = value.replace("\\", r"\\")  # the value is literal: no group references
-        text, count = re.subn(rule.pattern, escaped, text, flags=re.MULTILINE)
+        try:
+            text, count = _replaced(rule, value, text, deadline)
+        except TimeoutError:
+            trouble = f"is not done within the {REWRITE_WITHIN:g} s that all rules for {path} may take"
+            raise _failed(component, rule, trouble, "simplify the pattern: avoid choices that are repeated") from None
+        except MemoryError:
+            raise _failed(component, rule, f"takes too much memory on {path}", "simplify the pattern") from None
+        except _TooLarge:
+            trouble = f"makes {path} larger than {LARGEST_RESULT // MIB} MiB"
+            raise _failed(component, rule, trouble, "correct the rule: it seems to match too often") from None
         if not count:
-            raise refuse(
-                "rewrite-failed",
-                f"{component.name}: the rule {rule.pattern!r} matches nothing in {path}",
-                "correct the rule, or the file; a rule must also match its own result",
-            )
+            remedy = "correct the rule, or the file; a rule must also match its own result"
+            raise _failed(component, rule, f"matches nothing in {path}", remedy)
     return text.encode()
+
+
+class _TooLarge(Exception):
+    """A rule writes more than anybody wants to have in a file."""
+
+
+def _replaced(rule: Rewrite, value: str, text: str, deadline: float) -> tuple[str, int]:
+    """The text with the value, taken literally, for every match, and how many there were."""
+    size, added = len(text.encode()), len(value.encode())
+
+    def put(match: regex.Match[str]) -> str:
+        nonlocal size
+        size += added - len(match[0].encode())
+        if size > LARGEST_RESULT:
+            raise _TooLarge
+        if time.monotonic() > deadline:  # many quick matches: the engine looks at its clock within slow ones only
+            raise TimeoutError
+        return value
+
+    left = max(deadline - time.monotonic(), 0.001)
+    return rule.expression().subn(put, text, timeout=left, concurrent=True)
+
+
+def _failed(component: Component, rule: Rewrite, trouble: str, remedy: str) -> AgencyError:
+    return refuse("rewrite-failed", f"{component.name}: the rule {rule.pattern!r:.1000} {trouble}", remedy)

@@ -7,7 +7,7 @@ from functools import partial
 
 from agency.problems import refuse
 from agency.relocation.migrators.base import Creates, Migrator
-from agency.relocation.migrators.configuration import in_machine_disk, rewrite, values
+from agency.relocation.migrators.configuration import in_machine_disk, rewritten, values
 from agency.relocation.probing import await_health, content_digest
 from agency.relocation.result import UndoRank
 from agency.relocation.workshop import Output, Run
@@ -93,7 +93,7 @@ class LaunchMachine(Creates):
             if file.digest is None:
                 raise refuse("file-missing", f"the content of {file.source!r} was never uploaded", "submit it again")
             content = await asyncio.to_thread(run.workshop.blobs.read, file.digest)
-            files[file.target] = rewrite(component, file.target, content, known)
+            files[file.target] = await rewritten(component, file.target, content, known)
         (start,) = component.command("start")
         manifest = MachineManifest(install=tuple(component.command("install")), start=start)
         return UserData(files=files, manifest=manifest)

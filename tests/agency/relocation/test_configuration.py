@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+import time
 
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from agency.problems import AgencyError
-from agency.relocation.migrators.configuration import disk_path, rewrite, values
+from agency.relocation.migrators import configuration
+from agency.relocation.migrators.configuration import disk_path, rewrite, rewritten, values
 from agency.relocation.workshop import Output, Run, Workshop
 from descriptors.application import Command, Component, File, Rewrite, VolumeUse
 from descriptors.deployment import Deployment
@@ -98,6 +101,57 @@ def test_a_file_that_is_no_text() -> None:
     """Rules are for text: other files are refused by name."""
     with pytest.raises(AgencyError, match="conf is not UTF-8"):
         rewrite(component(line("x")), "conf", b"key = \xff\xfe", {})
+
+
+# for the first two an engine tries every way to split the letters; the third matches quickly, and at every place
+HOPELESS = [
+    (r"^# (a|a)+$", "# " + "a" * 40 + "!"),
+    (r"^# (a|aa)+$", "# " + "a" * 80 + "!"),
+    (r"(?=)", "a" * 5_000_000),
+]
+
+
+@pytest.mark.parametrize(("pattern", "text"), HOPELESS)
+async def test_a_rule_that_takes_for_ever(pattern: str, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hopeless pattern is stopped in time with its name and its file's, and the agency goes on meanwhile."""
+    monkeypatch.setattr(configuration, "REWRITE_WITHIN", 0.5)
+    began, gap = time.monotonic(), 0.0
+    rule = component(Rewrite(file="conf", pattern=pattern, value="b"))
+    task = asyncio.create_task(rewritten(rule, "conf", text.encode(), {}))
+    while not task.done():
+        before = time.monotonic()
+        await asyncio.sleep(0.01)
+        gap = max(gap, time.monotonic() - before)
+    with pytest.raises(
+        AgencyError, match=r"web: the rule .* is not done within the 0.5 s that all rules for conf"
+    ) as error:
+        await task
+    assert error.value.problem.code == "rewrite-failed"
+    assert time.monotonic() - began < 3
+    assert gap < 0.4
+
+
+def test_all_rules_of_a_file_share_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file with many slow rules takes no longer than one with a single slow rule."""
+    monkeypatch.setattr(configuration, "REWRITE_WITHIN", 0.0)
+    with pytest.raises(AgencyError, match="all rules for conf may take"):
+        rewrite(component(line("x"), line("y")), "conf", b"key = x", {})
+
+
+def test_a_rule_that_blows_a_file_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a rule makes of a file is bounded in bytes, and up to the bound it is written."""
+    monkeypatch.setattr(configuration, "LARGEST_RESULT", 1024 * 1024)
+    rule = component(Rewrite(file="conf", pattern="a", value="ü" * 512))
+    assert len(rewrite(rule, "conf", b"a" * 1024, {})) == 1024 * 1024
+    with pytest.raises(AgencyError, match=r"web: the rule 'a' makes conf larger than 1 MiB") as error:
+        rewrite(rule, "conf", b"a" * 1025, {})
+    assert error.value.problem.code == "rewrite-failed"
+
+
+def test_a_rule_that_takes_all_memory() -> None:
+    """A pattern that goes deeper and deeper until the engine gives up is refused like one that takes for ever."""
+    with pytest.raises(AgencyError, match=r"the rule '\(\?R\)' takes too much memory on conf"):
+        rewrite(component(Rewrite(file="conf", pattern="(?R)", value="b")), "conf", b"a", {})
 
 
 async def test_values_at_a_vendor_with_and_without_block_storage(workshop: Workshop, clouds: dict[str, Cloud]) -> None:
