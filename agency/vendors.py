@@ -16,16 +16,21 @@ from pydantic import BaseModel, ConfigDict
 from agency.clouds import CLOUDS, USERNAME, Cloud
 from agency.problems import refuse
 from agency.settings import Settings
-from agency.store.credentials import Cipher, EncryptedCredentials
-from agency.store.keyring import Keyring
+from agency.state import opened
+from agency.store.credentials import hide
 from agency.store.persistence import StorePersistence
-from agency.store.store import Store, VendorConfig
+from agency.store.store import VendorConfig
 from vendor_modules import registry
 from vendor_modules.conformance import Subject
+from vendor_modules.conformance.bench import FixedCredentials
 from vendor_modules.resources import Catalogue
 from vendor_modules.services import Services
 from vendor_modules.services.credentials import Credentials, PasswordCredentials
+from vendor_modules.services.persistence import MemoryPersistence
 from vendor_modules.services.serialization import JsonSerialization
+
+MACHINE_KEYS = ".machines"
+"""The keys to a vendor's machines are kept beside its credentials, under its name with this behind it."""
 
 
 class VendorFile(BaseModel):
@@ -52,18 +57,9 @@ class VendorFile(BaseModel):
         return cls.model_validate(content)
 
 
-@asynccontextmanager
-async def _opened(state: Path) -> AsyncIterator[tuple[Store, Services]]:
-    settings = Settings(state=state)
-    state.mkdir(mode=0o700, parents=True, exist_ok=True)
-    async with Store.open(settings.store_url()) as store:
-        credentials = EncryptedCredentials(store, Cipher(Keyring(state / "master.key").key()))
-        log = structlog.get_logger("agency")
-        yield store, Services(credentials, StorePersistence(store), log, JsonSerialization())
-
-
 async def add(state: Path, name: str, file: VendorFile) -> Catalogue:
-    """Add a vendor, or replace the one of that name, once it has answered; returns what it sells."""
+    """Add a vendor, or replace the one of that name, once it has answered; returns what it sells. Until it has, nothing
+    is kept, and the vendor that is replaced stays as it was."""
     kind = registry.load(file.module)
     if file.credentials.kind not in kind.credential_kinds:
         raise refuse(
@@ -72,37 +68,38 @@ async def add(state: Path, name: str, file: VendorFile) -> Catalogue:
             f"give credentials of kind {' or '.join(kind.credential_kinds)}",
         )
     settings = kind.Settings.model_validate(file.settings)
-    async with _opened(state) as (store, services):
-        before = await services.credentials.get(name)
-        await services.credentials.put(name, file.credentials)
-        try:
-            async with kind(name, settings, services) as module:
-                catalogue = await module.catalogue()
-        except BaseException:
-            if before is not None:
-                await services.credentials.put(name, before)
-            raise
+    hide(file.credentials)
+    trial = Services(
+        FixedCredentials(file.credentials), MemoryPersistence(), structlog.get_logger("agency"), JsonSerialization()
+    )
+    async with kind(name, settings, trial) as module:
+        catalogue = await module.catalogue()
+    async with opened(Settings(state=state)) as (store, credentials):
+        await credentials.put(name, file.credentials)
         await store.save_vendor(VendorConfig(name, file.module, settings.model_dump(mode="json")))
     return catalogue
 
 
 async def remove(state: Path, name: str) -> None:
-    """Forget a vendor and its credentials; refused while something of ours is there."""
-    async with _opened(state) as (store, services):
+    """Forget a vendor, its credentials and the keys to its machines; refused while something of ours is there."""
+    async with opened(Settings(state=state)) as (store, credentials):
         if name not in {vendor.name for vendor in await store.vendors()}:
             raise refuse("unknown-vendor", f"there is no vendor {name!r}", "see `agency vendors`")
-        held = await services.persistence.resources(name, status="created")
+        held = await StorePersistence(store).resources(name, status="created")
         if held:
             what = ", ".join(f"{record.kind} {record.id}" for record in held[:5])
             raise refuse("vendor-in-use", f"{name} still holds {what}", "destroy or relocate what runs there first")
+        # the vendor goes last: as long as it is known, removing it can be tried again
+        await credentials.delete(f"{name}{MACHINE_KEYS}")
+        await credentials.delete(name)
         await store.remove_vendor(name)
-        await EncryptedCredentials(store, Cipher(Keyring(state / "master.key").key())).delete(name)
 
 
 @asynccontextmanager
 async def subject(state: Path, name: str, file: VendorFile | None) -> AsyncIterator[Subject]:
     """Whom to examine: the vendor of a file; else the agency's vendor of that name; else a testbed cloud of its own."""
     if file is not None:
+        hide(file.credentials)
         kind = registry.load(file.module)
         settings = kind.Settings.model_validate(file.settings)
         yield Subject(kind, settings, file.credentials, vendor=name, image=file.image, size=file.size)
@@ -110,9 +107,9 @@ async def subject(state: Path, name: str, file: VendorFile | None) -> AsyncItera
     known: dict[str, VendorConfig] = {}
     credentials: Credentials | None = None
     if state.exists():
-        async with _opened(state) as (store, services):
+        async with opened(Settings(state=state)) as (store, kept):
             known = {vendor.name: vendor for vendor in await store.vendors()}
-            credentials = await services.credentials.get(name)
+            credentials = await kept.get(name)
     if name in known and credentials is not None:
         kind = registry.load(known[name].module)
         yield Subject(kind, kind.Settings.model_validate(known[name].settings), credentials, vendor=name)

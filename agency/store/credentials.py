@@ -69,7 +69,7 @@ class EncryptedCredentials:
         self, vendor: str, credentials: Credentials, *, resource: str | None = None, agreement: str | None = None
     ) -> None:
         """Keep credentials, encrypted, in place of any for the same scope."""
-        _hide(credentials)
+        hide(credentials)
         scope = _scope(vendor, resource or "", agreement or "")
         row = {"vendor": vendor, "resource": resource or "", "agreement": agreement or ""}
         await self._store.upsert(
@@ -90,11 +90,11 @@ class EncryptedCredentials:
                 f"kept with, or give them anew with `agency vendor add`"
             ) from None
         credentials = _CREDENTIALS.validate_json(plain)
-        _hide(credentials)
+        hide(credentials)
         return credentials
 
 
-def _hide(credentials: Credentials) -> None:
+def hide(credentials: Credentials) -> None:
     """Whoever has asked for a secret may let it slip: from now on no log shows it."""
     for _, value in credentials:
         if isinstance(value, SecretStr):

@@ -8,8 +8,18 @@ import sys
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
+from sqlalchemy import select
 
+from agency import vendors
+from agency.settings import Settings
+from agency.state import opened
+from agency.store.models import CredentialRow
+from agency.store.store import Store, VendorConfig
+from agency.vendors import VendorFile
 from tests.labs.testbed import PASSWORD, USERNAME, start_cloud
+from vendor_modules.errors import Unauthorized
+from vendor_modules.services.credentials import KeyPairCredentials, PasswordCredentials
 
 AGENCY = Path(sys.executable).parent / "agency"
 
@@ -79,6 +89,40 @@ async def test_vendor_that_refuses_the_password_is_not_added(tmp_path: Path) -> 
     assert "not the password" not in out + err
     status, _, err = await agency("vendor", "check", "acme", "--state", str(state))
     assert (status, "no vendor 'acme'" in err) == (1, True)
+
+
+async def test_a_vendor_that_failed_to_answer_changes_nothing(tmp_path: Path) -> None:
+    """Nothing of a vendor that does not let us in is kept, at no moment; one that was there before stays as it was."""
+    state, wrong = tmp_path / "state", "not the password"
+    async with start_cloud(tmp_path / "cloud", name="acme") as cloud:
+        bad = VendorFile.read(vendor_file(tmp_path, cloud.url, password=wrong))
+        with pytest.raises(Unauthorized):
+            await vendors.add(state, "acme", bad)
+        assert not state.exists()
+        await vendors.add(state, "acme", VendorFile.read(vendor_file(tmp_path, cloud.url)))
+        kept = await rows(state)
+        with pytest.raises(Unauthorized):
+            await vendors.add(state, "acme", bad)
+        assert await rows(state) == kept, "not even encrypted anew: at no moment was another kept"
+
+
+async def rows(state: Path) -> list[tuple[str, bytes]]:
+    """Whose credentials are in the store, and how they are kept."""
+    async with Store.open(f"sqlite+aiosqlite:///{state}/agency.db") as store, store.transaction() as session:
+        return [(row.vendor, row.ciphertext) for row in await session.scalars(select(CredentialRow))]
+
+
+async def test_a_removed_vendor_leaves_no_key(tmp_path: Path) -> None:
+    """With a vendor the keys to its machines are forgotten, and no other vendor's."""
+    state = tmp_path / "state"
+    key = KeyPairCredentials(public_key="ssh-ed25519 x", private_key=SecretStr("hush-hush"))
+    async with opened(Settings(state=state)) as (store, credentials):
+        for name in ("acme", "acme2"):
+            await store.save_vendor(VendorConfig(name, "testbed", {"url": "http://127.0.0.1:1"}))
+            await credentials.put(name, PasswordCredentials(username="ada", password=SecretStr("hush-hush")))
+            await credentials.put(f"{name}.machines", key, agreement="agreement-1")
+    await vendors.remove(state, "acme")
+    assert {vendor for vendor, _ in await rows(state)} == {"acme2", "acme2.machines"}
 
 
 @pytest.mark.parametrize(
