@@ -57,16 +57,14 @@ def _terms(offer: Offer, call: CallForProposals) -> Iterator[Reason]:
             offered=offered,
             message=f"guarantees {offered}, where {wanted.availability:f} % is required",
         )
-    if wanted.price_cap is None:
-        return
     if offer.price.currency != wanted.currency:
         yield Reason(
             code="other-currency",
             required=wanted.currency,
             offered=offer.price.currency,
-            message=f"is priced in {offer.price.currency}: the cap in {wanted.currency} cannot be checked",
+            message=f"is priced in {offer.price.currency}, where {wanted.currency} is asked for",
         )
-    elif offer.price.per_month > wanted.price_cap:
+    elif wanted.price_cap is not None and offer.price.per_month > wanted.price_cap:
         yield Reason(
             code="over-price-cap",
             required=f"{wanted.price_cap:f} {wanted.currency}",

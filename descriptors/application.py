@@ -73,6 +73,7 @@ class Requirements(Element, tag="requirements"):
     price_cap: Money | None = element(default=None)
     """Most that everything together may cost in a month (730 hours), in :attr:`currency`."""
     currency: Currency = element(default="EUR")
+    """Vendors must be priced in it: prices in several currencies cannot be compared."""
 
 
 class File(Element, tag="file"):
