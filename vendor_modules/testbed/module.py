@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from datetime import datetime
@@ -63,7 +62,7 @@ from vendor_modules.resources import (
     VolumeSpec,
 )
 from vendor_modules.services import Services
-from vendor_modules.services.credentials import ExternalCredentials, PasswordCredentials
+from vendor_modules.services.credentials import resolve
 from vendor_modules.testbed.wire import (
     Associate,
     Attach,
@@ -382,23 +381,13 @@ class TestbedModule(
     async def _logged_in(self) -> str:
         async with self._login:
             if self._token is None:
-                username, password = await self._account()
-                response = await self._http.post("/tokens", json={"username": username, "password": password})
+                account = resolve(await self._credentials())
+                login = {"username": account.username, "password": account.password.get_secret_value()}
+                response = await self._http.post("/tokens", json=login)
                 if not response.is_success:
                     raise _error_of(response)
                 self._token = str(_object_of(response).get("token"))
             return self._token
-
-    async def _account(self) -> tuple[str, str]:
-        credentials = await self._credentials()
-        if isinstance(credentials, PasswordCredentials):
-            return credentials.username, credentials.password.get_secret_value()
-        if isinstance(credentials, ExternalCredentials):
-            password = os.environ.get(credentials.variable)
-            if password is None:
-                raise Unauthorized(f"the environment variable {credentials.variable} with the password is not set")
-            return credentials.username, password
-        raise Unauthorized("there are no credentials of a kind that this cloud takes: password or external")
 
 
 def _error_of(response: httpx.Response) -> VendorError:

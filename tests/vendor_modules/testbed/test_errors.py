@@ -201,6 +201,9 @@ async def test_external_credentials_are_read_when_needed(monkeypatch: pytest.Mon
         module.services = services(external)
         with pytest.raises(Unauthorized, match="TESTBED_PASSWORD_HERE"):
             await module.list_machines()
+        monkeypatch.setenv("TESTBED_PASSWORD_HERE", "")  # set and empty is a mistake, not a password
+        with pytest.raises(Unauthorized, match="TESTBED_PASSWORD_HERE"):
+            await module.list_machines()
         monkeypatch.setenv("TESTBED_PASSWORD_HERE", "from outside")
         assert await module.list_machines() == []
     assert b"from outside" in sent[0]
@@ -212,7 +215,7 @@ async def test_credentials_of_no_use_are_unauthorized(credentials: Any) -> None:
     async with answering(lambda _: httpx.Response(500)) as module:
         assert isinstance(module.services.credentials, OneAccount)
         module.services.credentials.credentials = credentials
-        with pytest.raises(Unauthorized, match="password or external"):
+        with pytest.raises(Unauthorized, match="user name and password are needed"):
             await module.list_machines()
 
 
