@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from typing import TypeVar
 
 from spade.message import Message
 from spade.template import Template
@@ -16,13 +17,20 @@ from agency.messaging.acl import NotUnderstood, Performative, Protocol, answer, 
 from agency.messaging.agent import RoleAgent, Talking
 from agency.messaging.request import result_in
 from agency.problems import AgencyError, problem_of, refuse
-from descriptors.base import utc_now
+from descriptors.base import Document, utc_now
 from descriptors.cfp import CallForProposals
 from descriptors.messages import Problem
 from descriptors.resources import Reason
 from descriptors.sla import Agreement, Offer, Refusal
 
 Answer = Offer | Refusal | Reason
+
+D = TypeVar("D", bound=Document)
+_SAID_WITH: Mapping[type[Document], Performative] = {
+    Offer: Performative.PROPOSE,
+    Refusal: Performative.REFUSE,
+    Agreement: Performative.INFORM,
+}
 
 SETTLE_WITHIN = 30.0
 """Seconds in which a vendor must answer an acceptance."""
@@ -56,32 +64,23 @@ class Participant(Talking):
         try:
             performative = performative_of(message)
             if performative is Performative.CFP:
-                await self._on_call(message)
+                await self._answer(message, CallForProposals, self._propose)
             elif performative is Performative.ACCEPT_PROPOSAL:
-                await self._on_acceptance(message)
+                await self._answer(message, Offer, self._accept)
             elif performative is not Performative.REJECT_PROPOSAL:
                 raise NotUnderstood(f"{performative} has no place here")
         except NotUnderstood as error:
             await self.send(answer(message, Performative.NOT_UNDERSTOOD, problem_of(error)))
 
-    async def _on_call(self, message: Message) -> None:
-        call = content_of(message, CallForProposals)
+    async def _answer(self, message: Message, expect: type[D], act: Callable[[D], Awaitable[Document]]) -> None:
+        """Act on the message's content and send what comes of it."""
+        content = content_of(message, expect)
         try:
-            reply = await self._propose(call)
-        except Exception as error:  # noqa: BLE001 - the broker must hear why there is no offer
+            reply = await act(content)
+        except Exception as error:  # noqa: BLE001 - the broker must hear why there is no offer, or no agreement
             await self.send(answer(message, Performative.FAILURE, problem_of(error)))
             return
-        performative = Performative.PROPOSE if isinstance(reply, Offer) else Performative.REFUSE
-        await self.send(answer(message, performative, reply))
-
-    async def _on_acceptance(self, message: Message) -> None:
-        offer = content_of(message, Offer)
-        try:
-            agreement = await self._accept(offer)
-        except Exception as error:  # noqa: BLE001 - the broker must hear why there is no agreement
-            await self.send(answer(message, Performative.FAILURE, problem_of(error)))
-            return
-        await self.send(answer(message, Performative.INFORM, agreement))
+        await self.send(answer(message, _SAID_WITH[type(reply)], reply))
 
 
 class _Collector(Talking):
