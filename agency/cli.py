@@ -325,8 +325,8 @@ def relocate(
                 lambda console, _: console.print(f"{application}: what was begun is being undone", markup=False),
             )
             return
-        under_way = client.get(f"/applications/{application}")["busy"]
-        if plan or not under_way:
+        under_way = None if plan else _to_join(client, application, to, component)
+        if not under_way:
             planned = client.post(f"/applications/{application}/plan", vendor=to, component=component)
             under_way = planned["id"]
             if plan or not as_json:
@@ -336,6 +336,34 @@ def relocate(
         with show.Following(_console(stderr=True)) as following:
             receipt = client.follow(f"/plans/{under_way}/apply", following.event if not as_json else lambda _: None)
     _show(receipt, as_json, show.receipt)
+
+
+def _to_join(client: Client, application: str, to: str | None, component: str | None) -> str | None:
+    """The plan under way that is what was asked for; None if nothing is. Refused where something else is under way."""
+    from agency.client import Refused
+
+    status = client.get(f"/applications/{application}")
+    busy: str | None = status["busy"]
+    if busy is None:
+        return None
+    doing = busy
+    if busy.startswith("plan-"):
+        plan = client.get(f"/documents/{busy}")
+        if to in (None, plan["target"]) and _moves(client, plan, status, component):
+            return busy
+        doing = f"{busy}, to move {', '.join(plan['components'])} to {plan['target']},"
+    message, remedy = f"{application} is busy: {doing} is under way", "wait until it has ended"
+    raise Refused({"code": "busy", "message": message, "remedy": remedy})
+
+
+def _moves(client: Client, plan: Any, status: Any, component: str | None) -> bool:
+    """Whether the plan moves just that component; if none is named, all that are not at its target already."""
+    if component is not None:
+        return bool(plan["components"] == [component])
+    machines = [r for r in status["resources"] if r["kind"] == "machine"]
+    there = {machine["component"] for machine in machines if machine["vendor"] == plan["target"]}
+    names = {each["name"] for each in client.get(f"/documents/{status['application']}")["components"]}
+    return names - there <= set(plan["components"])
 
 
 @app.command()

@@ -299,3 +299,30 @@ def test_cancelling_a_relocation(lab: Lab, tmp_path: Path) -> None:
     lab.tidy()
     assert lab.json("relocate", book.name, "--to", "cirrus", "--apply")["outcome"] == "relocated"
     lab.client().follow(f"/applications/{book.name}/destroy", lambda _: None)
+
+
+def test_only_the_relocation_that_was_asked_for_is_joined(lab: Lab, tmp_path: Path) -> None:
+    """A relocation under way is joined by who asks for the same; who asks for another, or asks while the application
+    is deployed, is told that it is busy."""
+    book = Guestbook(lab, tmp_path / "book", "joined", size_mib=64)
+    offers = lab.json("submit", book.descriptor)["offers"]
+    lab.json("accept", chosen_of({"offers": offers}))
+    command = lab.begin("deploy", book.name)
+    lab.await_event(book.name, "task-started", "launch-web", after=0)
+    busy = lab.refused("relocate", book.name, "--apply")
+    assert busy["code"] == "busy"
+    assert "deployment-" in busy["message"]
+    command.communicate(timeout=60)
+
+    last = lab.last_event(book.name)
+    command = lab.begin("relocate", book.name, "--to", "cirrus", "--apply", "--json")
+    lab.await_event(book.name, "task-started", "fetch-volume-data", after=last)
+    for other in (("--to", "borealis"), ("--component", "other")):
+        busy = lab.refused("relocate", book.name, *other, "--apply")
+        assert busy["code"] == "busy"
+        assert "to move web to cirrus" in busy["message"]
+    joined = lab.begin("relocate", book.name, "--to", "cirrus", "--component", "web", "--apply", "--json")
+    receipts = [json.loads(each.communicate(timeout=60)[0]) for each in (command, joined)]
+    assert receipts[0] == receipts[1]
+    assert (receipts[0]["outcome"], receipts[0]["target"]) == ("relocated", "cirrus")
+    lab.client().follow(f"/applications/{book.name}/destroy", lambda _: None)
