@@ -27,8 +27,8 @@ from agency.janitor import keep_tidy
 from agency.messaging.agent import RoleAgent
 from agency.messaging.link import InProcessLink
 from agency.problems import problem_of, refuse
-from agency.relocation.viaduct import VIADUCTS, under_way
-from agency.relocation.workshop import Workshop
+from agency.relocation.viaduct import VIADUCTS
+from agency.relocation.workshop import Order, Workshop
 from agency.settings import Settings
 from agency.state import make, opened, services
 from agency.store.store import VendorConfig
@@ -38,6 +38,9 @@ from vendor_modules.services import Services
 
 WORKFLOW_VERSION = "1"
 """Operations begun by one version are finished by the same: raised when the steps of an operation change."""
+ENDED_POLLING = 0.2
+"""Seconds between two looks at whether an operation that was taken up has ended."""
+_GOING_ON = ("PENDING", "ENQUEUED")
 
 
 log = structlog.get_logger("agency")
@@ -80,8 +83,7 @@ async def running_agency(settings: Settings) -> AsyncIterator[Agency]:
         workshop = Workshop(modules, store, Blobs(settings.state / "blobs"), settings.state / "spool", Events(store))
         deployer = await stack.enter_async_context(_society(workshop, settings.call_seconds))
         await stack.enter_async_context(_workflows(settings, workshop))
-        for order in await under_way():
-            workshop.busy[order.application.name] = order.id
+        await stack.enter_async_context(_taken_up(workshop))
         tidying = asyncio.create_task(keep_tidy(workshop))
         stack.callback(tidying.cancel)
         yield Agency(settings, workshop, deployer, clouds, unusable)
@@ -172,3 +174,37 @@ async def _workflows(settings: Settings, workshop: Workshop) -> AsyncIterator[No
     finally:
         await VIADUCTS.suspend()
         DBOS.destroy()
+
+
+@asynccontextmanager
+async def _taken_up(workshop: Workshop) -> AsyncIterator[None]:
+    """Mark what an earlier process left undone as under way, each until it has ended."""
+    watches = []
+    for left in await DBOS.list_workflows_async(status=list(_GOING_ON), name="operation", load_input=True):
+        if left.app_version != WORKFLOW_VERSION or not left.input:
+            log.warning(
+                "operation of another version is not taken up: end it with the version that began it",
+                operation=left.workflow_id, version=left.app_version, ours=WORKFLOW_VERSION,
+            )  # fmt: skip
+            continue
+        order = Order.model_validate_json(left.input["args"][0])
+        workshop.busy[order.application.name] = order.id
+        watches.append(asyncio.create_task(_release(workshop, order)))
+    try:
+        yield
+    finally:
+        for watch in watches:
+            watch.cancel()
+        await asyncio.gather(*watches, return_exceptions=True)
+
+
+async def _release(workshop: Workshop, order: Order) -> None:
+    """See that the application is not busy once the operation has ended: it may have done so, and said so, before it
+    was marked here. One that broke keeps its application, as the Viaduct would have it, until the next start."""
+    while True:
+        now = await DBOS.get_workflow_status_async(order.id)
+        if now is None or now.status not in (*_GOING_ON, "ERROR"):
+            break
+        await asyncio.sleep(ENDED_POLLING)
+    if workshop.busy.get(order.application.name) == order.id:
+        del workshop.busy[order.application.name]
