@@ -20,7 +20,8 @@ class DeployedResource(Element, tag="deployed"):
     id: Identifier = attr()
     """The vendor's identifier."""
     name: Label = attr()
-    """Unique in the deployment: the task that made it, such as ``machine-web`` or ``volume-data``."""
+    """The task that made it, such as ``launch-web`` or ``volume-data``. After a move in part several may have one
+    name: what is unique is vendor, kind and id."""
     vendor: Name = attr()
     agreement: Identifier = attr()
     key: Identifier = attr()

@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Literal
 
 from agency.problems import refuse
-from agency.relocation.conduit import Topology
+from agency.relocation.conduit import Topology, place
 from agency.relocation.graph import relocation_tasks
 from agency.relocation.migrators import migrators
 from agency.relocation.migrators.configuration import disk_path
@@ -143,7 +143,7 @@ def _items(
         items.append(Item(action="move", kind="machine", name=name, bytes=disk, what=what))
         for use in component.volumes:
             deployed = deployment.all("volume", resource=use.resource)
-            volume = topology.found[deployed[0].name] if deployed else None
+            volume = topology.found[place(deployed[0])] if deployed else None
             size = volume.size_mib * MIB if isinstance(volume, Volume) else 0
             adapted = (sizes[use.resource] == MACHINE_DISK) == bool(deployed)
             what = _volume_words(use.resource, offer.vendor, sizes[use.resource] == MACHINE_DISK, bool(deployed))

@@ -8,7 +8,7 @@ import pytest
 from blake3 import blake3
 
 from agency.problems import refuse
-from agency.relocation.conduit import Topology
+from agency.relocation.conduit import Topology, place
 from agency.relocation.outcome import (
     SOURCE_NOT_RESTORED,
     conclude_deployment,
@@ -41,7 +41,8 @@ async def order(workshop: Workshop) -> Order:
     deployment = as_deployed(application, "alpha").model_copy(update={"agreements": (here.id,)})
     await workshop.store.put(deployment, id=deployment.id, application="notes")
     volume = Volume(id="volume-data", name="data", status=Status.ATTACHED, size_mib=1)
-    offer, topology = await offered(workshop, application, "beta", ["web"]), Topology({"volume-data": volume}, ())
+    found = {place(deployment.the("volume")): volume}
+    offer, topology = await offered(workshop, application, "beta", ["web"]), Topology(found, ())
     plan = make_plan(workshop, application, deployment, topology, [here], offer, ("web",), utc_now())
     await workshop.store.put(offer, id=offer.id, application="notes")
     return await order_for(workshop, application, deployment, plan)
