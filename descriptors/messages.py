@@ -8,9 +8,7 @@ from pydantic_xml import attr, element
 
 from descriptors.base import Document, Identifier, Name, Text
 
-Action = Literal[
-    "accept", "deploy", "start", "stop", "destroy", "plan-relocation", "relocate", "cancel", "call-for-proposals"
-]
+Action = Literal["accept", "deploy", "start", "stop", "destroy", "plan-relocation", "relocate", "cancel"]
 
 
 class Request(Document, tag="request"):

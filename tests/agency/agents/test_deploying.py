@@ -18,6 +18,7 @@ from agency.problems import AgencyError
 from descriptors.application import Application, File
 from descriptors.base import new_id, utc_now
 from descriptors.deployment import Deployment
+from descriptors.messages import Request
 from descriptors.sla import Agreement, Comparison, Offer
 from tests.agency.agents.conftest import Society
 from tests.agency.toys import Cloud, notebook
@@ -243,10 +244,10 @@ async def test_an_unknown_application(society: Society, action: Any) -> None:
 
 
 async def test_an_action_that_nobody_does(society: Society) -> None:
-    """A request for an action that is no agent's work is refused, not crashed upon."""
-    with pytest.raises(AgencyError) as error:
-        await society.request("call-for-proposals", "notes")
-    assert error.value.problem.code != "internal-error"
+    """A request for an action that there is not is not understood, and nothing is crashed upon."""
+    dance = Request(action="start", subject="notes").model_copy(update={"action": "dance"})
+    with refusal("not-understood"):
+        await ask(society.deployer, addresses.MEDIATOR, dance, Deployment)
 
 
 async def test_a_deployment_that_fails_leaves_nothing(society: Society) -> None:
