@@ -116,8 +116,8 @@ async def application_status(workshop: Workshop, name: str) -> Json:
 
 async def _history(workshop: Workshop, name: str) -> list[Event]:
     """What happened to the application, the latest last; single tasks are left out."""
-    events = await workshop.store.events(name)
-    return [event for event in events if not event.kind.startswith("task-")][-HISTORY:]
+    newest = await workshop.store.events(name, limit=HISTORY, newest_first=True, without="task-")
+    return newest[::-1]
 
 
 async def status(workshop: Workshop) -> Json:

@@ -256,11 +256,23 @@ class Store:
             await session.refresh(row)
         return _as(Event, row)
 
-    async def events(self, application: str | None = None, *, after_id: int = 0, limit: int = 1000) -> list[Event]:
-        """Events of one application or of all, the oldest first, from the one after ``after_id`` on."""
-        query = select(EventRow).where(EventRow.id > after_id).order_by(EventRow.id).limit(limit)
+    async def events(
+        self,
+        application: str | None = None,
+        *,
+        after_id: int = 0,
+        limit: int = 1000,
+        newest_first: bool = False,
+        without: str | None = None,
+    ) -> list[Event]:
+        """Events of one application or of all from the one after ``after_id`` on, the oldest or the newest first;
+        without those whose kind begins with ``without``."""
+        order = EventRow.id.desc() if newest_first else EventRow.id.asc()
+        query = select(EventRow).where(EventRow.id > after_id).order_by(order).limit(limit)
         if application is not None:
             query = query.where(EventRow.application == application)
+        if without is not None:
+            query = query.where(~EventRow.kind.startswith(without, autoescape=True))
         async with self.transaction() as session:
             return [_as(Event, row) for row in (await session.scalars(query)).all()]
 

@@ -17,6 +17,8 @@ from agency.api.server import API_FILE, make_app, serving
 from agency.relocation.workshop import Workshop
 from agency.running import Agency, _society
 from agency.settings import Settings
+from agency.store.models import EventRow
+from descriptors.base import utc_now
 from descriptors.deployment import Deployment
 from descriptors.documents import Form, dump, load
 from descriptors.relocation import RelocationReceipt
@@ -194,6 +196,19 @@ async def test_the_whole_story(api: httpx.AsyncClient, clouds: dict[str, Cloud])
     assert [kinds.count(kind) for kind in ("submitted", "agreed", "planned", "destroyed")] == [1, 2, 1, 1]
     later = (await api.get("/applications/notes/events", params={"after": history[-2]["id"]})).json()["events"]
     assert later == history[-1:]
+
+
+async def test_a_long_history_ends_with_what_happened_last(api: httpx.AsyncClient, agency: Agency) -> None:
+    """An application's status shows what happened to it last, however much has happened before."""
+    await submitted(api)
+    store = agency.workshop.store
+    async with store.transaction() as session:  # one by one, they would take their time
+        values = {"application": "notes", "text": "x", "data": {}}
+        session.add_all(EventRow(at=utc_now(), kind="task-done", **values) for _ in range(1100))
+    await store.record_event("stopped", "it was stopped", application="notes")
+    kinds = [event["kind"] for event in (await api.get("/applications/notes")).json()["history"]]
+    assert (kinds[0], kinds[-1]) == ("submitted", "stopped")
+    assert "task-done" not in kinds
 
 
 async def test_a_stream_ends_with_the_problem(api: httpx.AsyncClient, clouds: dict[str, Cloud]) -> None:

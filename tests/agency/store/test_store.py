@@ -264,6 +264,16 @@ async def test_history_is_in_order_and_pages(store: Store) -> None:
     assert [e.text for e in await store.events(after_id=recorded[3].id)] == ["event 4", "event 5"]
 
 
+async def test_the_newest_events_without_a_kind(store: Store) -> None:
+    """The newest of many events are found without reading the rest, and without kinds that nobody wants."""
+    for n in range(6):
+        await store.record_event("task_done" if n == 0 else "task-done" if n % 2 else "planned", f"event {n}")
+    found = await store.events(newest_first=True, without="task-", limit=2)
+    assert [event.text for event in found] == ["event 4", "event 2"]
+    found = await store.events(newest_first=True, without="task_", limit=9)
+    assert [event.text for event in found] == [f"event {n}" for n in (5, 4, 3, 2, 1)], "_ and % mean themselves"
+
+
 async def test_event_values_become_json(store: Store) -> None:
     """Values beside an event become what JSON can hold; a secret does not get in."""
     moment = datetime(2026, 11, 1, 12, tzinfo=UTC)
