@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import re
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ from agency.store.store import Cleanup
 from descriptors.deployment import Deployment
 from vendor_modules.capabilities import inventory, release
 from vendor_modules.errors import Unavailable, VendorError
+from vendor_modules.module import VendorModule
 
 log = structlog.get_logger("agency")
 
@@ -71,22 +73,34 @@ async def _clean_up(workshop: Workshop, cleanup: Cleanup, away: set[str]) -> boo
 
 
 async def find_leaks(workshop: Workshop) -> list[Leak]:
-    """Ask every vendor what it holds, and name what is ours and serves nothing. Vendors out of reach are left out."""
-    deployments = await workshop.store.all(Deployment)
-    known = {(r.vendor, r.kind, r.id) for deployment in deployments for r in deployment.resources}
+    """Ask every vendor what it holds, and name what is ours and serves nothing. Vendors out of reach are left out.
+
+    Operations go on meanwhile: what served something before the vendors were asked, or does after, has not leaked.
+    """
+    known, active = await _in_use(workshop)
+    held = await asyncio.gather(*(_held(vendor, module) for vendor, module in workshop.modules.items()))
+    known_after, active_after = await _in_use(workshop)
+    return [
+        leak
+        for leak in itertools.chain.from_iterable(held)
+        if OUR_KEY.match(leak.key)
+        and leak.key.partition("/")[0] not in active | active_after
+        and (leak.vendor, leak.kind, leak.id) not in known | known_after
+    ]
+
+
+async def _in_use(workshop: Workshop) -> tuple[set[tuple[str, str, str]], set[str]]:
+    """What belongs to deployments, and the operations under way. One that ends between the two has written its
+    deployment by then: so the operations are looked at first."""
     active = set(workshop.busy.values())
-    leaks: list[Leak] = []
-    for vendor, module in workshop.modules.items():
-        try:
-            held = await inventory(module)
-        except VendorError as error:
-            log.warning("vendor not audited", vendor=vendor, error=str(error))
-            continue
-        leaks += [
-            Leak(vendor, kind, resource.id, resource.key)
-            for kind, resource in held
-            if OUR_KEY.match(resource.key)
-            and resource.key.partition("/")[0] not in active
-            and (vendor, kind, resource.id) not in known
-        ]
-    return leaks
+    deployments = await workshop.store.all(Deployment)
+    return {(r.vendor, r.kind, r.id) for deployment in deployments for r in deployment.resources}, active
+
+
+async def _held(vendor: str, module: VendorModule) -> list[Leak]:
+    """All that the vendor holds, as leaks, if they are any."""
+    try:
+        return [Leak(vendor, kind, resource.id, resource.key) for kind, resource in await inventory(module)]
+    except VendorError as error:
+        log.warning("vendor not audited", vendor=vendor, error=str(error))
+        return []
