@@ -101,11 +101,14 @@ class Client:
     @staticmethod
     def _read(response: httpx.Response) -> Json:
         if response.is_success:
-            answer: Json = response.json()
+            try:
+                answer: Json = response.json()
+            except ValueError:
+                raise Unreachable(f"what answers at {response.request.url} is no agency") from None
             return answer
         try:
             raise Refused(response.json()["problem"])
-        except (ValueError, KeyError):
+        except (ValueError, KeyError, TypeError):
             message = f"the agency answered {response.status_code} to {response.request.method} {response.url.path}"
             problem = Problem(code="api-error", message=message, remedy="see agency.log in the state directory")
             raise Refused(problem.model_dump(mode="json")) from None

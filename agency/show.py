@@ -39,7 +39,7 @@ def offers(console: Console, answer: Json) -> None:
         table.add_row(
             "[green]➜[/]" if row["chosen"] else "[red]✗[/]" if row["excluded_because"] else "",
             f"[bold]{row['vendor']}[/]" if row["chosen"] else row["vendor"],
-            f"{row['region']} {row['jurisdiction']}",
+            escape(f"{row['region']} {row['jurisdiction']}"),
             f"{row['price_per_hour']:.4f} {row['currency']}",
             f"{row['price_per_month']:.2f}",
             "\n".join(row["guarantees"]),
@@ -122,12 +122,12 @@ def vendors(console: Console, answer: Json) -> None:
     table = Table(title="Vendors and what they can do", title_justify="left")
     table.add_column("")
     for name in names:
-        table.add_column(name, justify="center")
+        table.add_column(escape(name), justify="center")
     facts = {
-        "module": [v["module"] for v in answer["vendors"]],
+        "module": [escape(v["module"]) for v in answer["vendors"]],
         "proven": [v["proof"] for v in answer["vendors"]],
         "answers": ["yes" if v["reachable"] else f"[red]{escape(v['problem'])}[/]" for v in answer["vendors"]],
-        "region": [f"{v.get('region', '')} ({v.get('jurisdiction', '')})" for v in answer["vendors"]],
+        "region": [escape(f"{v['region']} ({v['jurisdiction']})") if v["reachable"] else "" for v in answer["vendors"]],
     }
     for fact, values in facts.items():
         table.add_row(f"[dim]{fact}[/]", *values)

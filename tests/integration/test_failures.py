@@ -7,6 +7,8 @@ import base64
 import json
 import os
 import socket
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -138,6 +140,29 @@ def test_a_damaged_api_file(tmp_path: Path, content: str) -> None:
     result = CliRunner().invoke(app, ["status", "--state", str(tmp_path), "--json"])
     assert result.exit_code == 3
     assert json.loads(result.stdout)["problem"]["code"] == "unreachable"
+
+
+def test_something_else_at_the_agencys_port(tmp_path: Path) -> None:
+    """Where another program has taken the port that an agency had, no agency answers."""
+
+    class Other(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"<p>hello</p>")
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    with HTTPServer(("127.0.0.1", 0), Other) as other:
+        answering = threading.Thread(target=other.handle_request)
+        answering.start()
+        url = f"http://127.0.0.1:{other.server_address[1]}"
+        (tmp_path / "api.json").write_text(json.dumps({"url": url, "token": "t"}))
+        result = CliRunner().invoke(app, ["status", "--state", str(tmp_path)])
+        answering.join()
+    assert result.exit_code == 3
+    assert "is no agency" in result.stderr.replace("\n", " ")
 
 
 def test_a_vendor_without_its_module_is_left_out(tmp_path: Path) -> None:
