@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import bisect
 import json
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import regex
 import yaml
 import yaml.reader
 
@@ -97,8 +97,9 @@ def _take_event(builder: _Builder, event: yaml.Event) -> None:
         builder.close()
 
 
-_LEXEME = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[\]{}]|[^\s\[\]{},:"]++', re.DOTALL)
-"""JSON's tokens, without the commas and colons that well-formed text needs no second look at. Possessive: linear."""
+_LEXEME = regex.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[\]{}]|[^\s\[\]{},:"]++', regex.DOTALL)
+"""JSON's tokens, without the commas and colons that well-formed text needs no second look at. Possessive: linear;
+and so not by ``re``, whose possessive quantifiers are broken before Python 3.11.5."""
 
 
 def read_json(text: str, file: str) -> Reading:
@@ -270,7 +271,7 @@ class Lines:
     """Turns offsets in a text into lines and columns, both from 1."""
 
     def __init__(self, text: str) -> None:
-        self._starts = [0, *(match.end() for match in re.finditer("\n", text))]
+        self._starts = [0, *(match.end() for match in regex.finditer("\n", text))]
 
     def place(self, offset: int) -> tuple[int, int]:
         """The line and column of the character at ``offset``."""

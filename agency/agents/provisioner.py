@@ -110,7 +110,7 @@ class ProvisionerAgent(RoleAgent):
             machine = deployment.the("machine", component=component.name)
             started = await self._power(machine).start_machine(machine.id)
             for address in deployment.all("address", component=component.name):
-                module = self._workshop.modules[address.vendor]
+                module = self._workshop.module(address.vendor)
                 if isinstance(module, Addresses):
                     await module.associate_address(address.id, machine.id)
             if component.health:
@@ -128,7 +128,7 @@ class ProvisionerAgent(RoleAgent):
         return await self._record(deployment, "stopped")
 
     def _power(self, machine: DeployedResource) -> Power:
-        module = self._workshop.modules[machine.vendor]
+        module = self._workshop.module(machine.vendor)
         if not isinstance(module, Power):
             raise Unsupported("has no power", vendor=machine.vendor, operation="start or stop a machine")
         return module

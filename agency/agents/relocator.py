@@ -68,6 +68,8 @@ class RelocatorAgent(RoleAgent):
                 "no-offer", f"no vendor takes {name}: {reasons}", "change the requirements, or name another vendor"
             )
         agreements = [await store.get(Agreement, agreement) for agreement in deployment.agreements]
+        for resource in deployment.resources:
+            self._workshop.module(resource.vendor)
         topology = await introspect(self._workshop.modules, deployment)
         plan = make_plan(
             self._workshop, application, deployment, topology, agreements, comparison.chosen, components, utc_now()

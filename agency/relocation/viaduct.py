@@ -221,9 +221,3 @@ async def result_of(order_id: str) -> Result:
     """Wait for the end of an order that was begun."""
     handle: WorkflowHandleAsync[JsonDict] = await DBOS.retrieve_workflow_async(order_id)
     return Result.model_validate(await handle.get_result(polling_interval_sec=RESULT_POLLING))
-
-
-async def under_way() -> list[Order]:
-    """The orders that a process before this one began and did not end."""
-    found = await DBOS.list_workflows_async(status=["PENDING", "ENQUEUED"], name="operation", load_input=True)
-    return [Order.model_validate_json(each.input["args"][0]) for each in found if each.input]

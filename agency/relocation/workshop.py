@@ -46,6 +46,13 @@ class Workshop:
         """Held while something is begun with the application, so that of two requests at once one sees the other."""
         return self._locks.setdefault(application, asyncio.Lock())
 
+    def module(self, vendor: str) -> VendorModule:
+        """The vendor's module; a clear refusal when there is none, as when it could not be loaded."""
+        try:
+            return self.modules[vendor]
+        except KeyError:
+            raise refuse("unknown-vendor", f"there is no vendor {vendor!r} now", "see `agency vendors`") from None
+
     def refuse_if_busy(self, application: str) -> None:
         """Raise the problem to show while an operation is under way for the application."""
         if operation := self.busy.get(application):
@@ -118,9 +125,7 @@ class Run:
 
     def module(self, vendor: str | None, capability: type[C]) -> C:
         """The vendor's module, seen as having that capability; a clear refusal if it has not."""
-        module = self.workshop.modules.get(vendor or "")
-        if module is None:
-            raise refuse("unknown-vendor", f"there is no vendor {vendor!r}", "see `agency vendors`")
+        module = self.workshop.module(vendor or "")
         if not isinstance(module, capability):
             name = next(name for name, known in CAPABILITIES.items() if known is capability)
             raise refuse("vendor-unsupported", f"{vendor} has no {name}", "choose another vendor: see `agency vendors`")
