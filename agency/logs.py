@@ -66,6 +66,7 @@ def _adopt_libraries() -> None:
     for name in _WILFUL:
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [logging.NullHandler()], True
+        logger.setLevel(logging.NOTSET)  # the root logger's level is for all
     loguru.logger.remove()
     loguru.logger.add(_FromLoguru(), level="WARNING", format="{message}", backtrace=False, diagnose=False)
     logging.captureWarnings(True)
