@@ -9,7 +9,19 @@ from pydantic_xml import attr, element, wrapped
 from descriptors.application import Label
 from descriptors.base import Document, Element, Identifier, Moment, Name, Revision, Text
 
-Kind = Literal["machine", "volume", "image", "bucket", "access-key", "key-pair", "security-group", "address"]
+Kind = Literal[
+    "machine",
+    "volume",
+    "snapshot",
+    "image",
+    "bucket",
+    "access-key",
+    "key-pair",
+    "security-group",
+    "address",
+    "network",
+    "load-balancer",
+]
 """What a vendor can be asked to hold: the kinds of resource that are created, listed and destroyed."""
 
 

@@ -11,10 +11,12 @@ from abc import abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import suppress
 from datetime import datetime
+from inspect import isfunction
 from typing import Any
 
 from descriptors.deployment import Kind
-from vendor_modules.errors import Unsupported
+from vendor_modules.abilities import UNSUPPORTED, Ability, Support
+from vendor_modules.errors import NotFound, Unsupported
 from vendor_modules.module import Content, VendorModule
 from vendor_modules.resources import (
     AccessKey,
@@ -24,11 +26,16 @@ from vendor_modules.resources import (
     ImageSpec,
     Key,
     KeyPair,
+    LoadBalancer,
     Machine,
+    Network,
+    Quota,
     Resource,
     Rule,
     SecurityGroup,
+    Snapshot,
     Status,
+    StoredObject,
     Usage,
     Volume,
     VolumeSpec,
@@ -60,8 +67,21 @@ class Power(VendorModule):
     async def _stop_machine(self, machine_id: str) -> None: ...
 
 
+class FirstBoot(VendorModule):
+    """Machines do at their first boot what ``MachineSpec.user_data`` says: its files are written, its service is
+    installed and started. See :mod:`vendor_modules.userdata`."""
+
+    honours = ("user_data",)
+
+
+class Endpoints(FirstBoot):
+    """The service of an ACTIVE machine answers the agency at the machine's ``host`` and ``port``."""
+
+
 class Volumes(VendorModule):
     """Block volumes, attached to a machine at its creation."""
+
+    honours = ("volumes",)
 
     async def create_volume(self, spec: VolumeSpec, *, key: Key) -> Volume:
         """Create a volume; returns when it can be attached."""
@@ -158,16 +178,6 @@ class ImageDownload(Images):
         :class:`~vendor_modules.errors.Unavailable`: go on from the offset reached."""
         return self._mapped_stream("download image", self._download_image(image_id, offset))
 
-    async def _mapped_stream(self, operation: str, stream: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-        try:
-            async for chunk in stream:
-                yield chunk
-        except Exception as error:
-            explained = self._explained(operation, error)
-            if explained is error:
-                raise
-            raise explained from error
-
     @abstractmethod
     def _download_image(self, image_id: str, offset: int) -> AsyncIterator[bytes]: ...
 
@@ -196,8 +206,43 @@ class VolumeBundle(Images, Volumes):
     async def _bundle_volume(self, volume_id: str, name: str, key: Key) -> Image: ...
 
 
+class Snapshots(Volumes):
+    """Snapshots of volumes, and volumes from them (``VolumeSpec.snapshot``)."""
+
+    async def create_snapshot(self, volume_id: str, name: str, *, key: Key) -> Snapshot:
+        """The volume's content now; returns when a volume can be made from it. It does not change with the volume."""
+        created = await self._create("snapshot", key, lambda: self._create_snapshot(volume_id, name, key))
+        return await self._settle("snapshot", lambda: self._describe_snapshot(created.id), Status.ACTIVE)
+
+    async def describe_snapshot(self, snapshot_id: str) -> Snapshot:
+        """The snapshot as it is now."""
+        return await self._call("describe snapshot", lambda: self._describe_snapshot(snapshot_id))
+
+    async def list_snapshots(self) -> list[Snapshot]:
+        """All snapshots of the account's volumes."""
+        return await self._call("list snapshots", self._list_snapshots)
+
+    async def destroy_snapshot(self, snapshot_id: str) -> None:
+        """Remove the snapshot; volumes made from it stay."""
+        await self._destroy("snapshot", snapshot_id, self._destroy_snapshot, self._describe_snapshot)
+
+    @abstractmethod
+    async def _create_snapshot(self, volume_id: str, name: str, key: Key) -> Snapshot: ...
+
+    @abstractmethod
+    async def _describe_snapshot(self, snapshot_id: str) -> Snapshot: ...
+
+    @abstractmethod
+    async def _list_snapshots(self) -> list[Snapshot]: ...
+
+    @abstractmethod
+    async def _destroy_snapshot(self, snapshot_id: str) -> None: ...
+
+
 class KeyPairs(VendorModule):
-    """SSH public keys."""
+    """SSH public keys, for machines to be made with (``MachineSpec.key_pair``)."""
+
+    honours = ("key_pair",)
 
     async def create_key_pair(self, name: str, public_key: str, *, key: Key) -> KeyPair:
         """Make a public key (OpenSSH form) known to the provider."""
@@ -229,7 +274,9 @@ class KeyPairs(VendorModule):
 
 
 class SecurityGroups(VendorModule):
-    """Sets of ingress rules for machines."""
+    """Sets of ingress rules for machines (``MachineSpec.security_groups``)."""
+
+    honours = ("security_groups",)
 
     async def create_security_group(self, name: str, rules: Sequence[Rule], *, key: Key) -> SecurityGroup:
         """Create a group with these rules; whatever no rule allows is refused."""
@@ -300,8 +347,88 @@ class Addresses(VendorModule):
     async def _destroy_address(self, address_id: str) -> None: ...
 
 
+class Networks(VendorModule):
+    """Private networks for machines (``MachineSpec.networks``)."""
+
+    honours = ("networks",)
+
+    async def create_network(self, name: str, cidr: str, *, key: Key) -> Network:
+        """Create a network with that range of IPv4 addresses; returns when machines can be made in it."""
+        created = await self._create("network", key, lambda: self._create_network(name, cidr, key))
+        return await self._settle("network", lambda: self._describe_network(created.id), Status.ACTIVE)
+
+    async def describe_network(self, network_id: str) -> Network:
+        """The network as it is now."""
+        return await self._call("describe network", lambda: self._describe_network(network_id))
+
+    async def list_networks(self) -> list[Network]:
+        """All networks of the account."""
+        return await self._call("list networks", self._list_networks)
+
+    async def destroy_network(self, network_id: str) -> None:
+        """Remove the network; :class:`~vendor_modules.errors.Conflict` while a machine is in it."""
+        await self._destroy("network", network_id, self._destroy_network, self._describe_network)
+
+    @abstractmethod
+    async def _create_network(self, name: str, cidr: str, key: Key) -> Network: ...
+
+    @abstractmethod
+    async def _describe_network(self, network_id: str) -> Network: ...
+
+    @abstractmethod
+    async def _list_networks(self) -> list[Network]: ...
+
+    @abstractmethod
+    async def _destroy_network(self, network_id: str) -> None: ...
+
+
+class LoadBalancers(VendorModule):
+    """Load balancers for TCP services."""
+
+    async def create_load_balancer(self, name: str, port: int, machines: Sequence[str], *, key: Key) -> LoadBalancer:
+        """Share out the connections to ``port`` among these machines' services; returns when it is ACTIVE."""
+        created = await self._create(
+            "load-balancer", key, lambda: self._create_load_balancer(name, port, tuple(machines), key)
+        )
+        return await self._settle("load-balancer", lambda: self._describe_load_balancer(created.id), Status.ACTIVE)
+
+    async def describe_load_balancer(self, balancer_id: str) -> LoadBalancer:
+        """The load balancer as it is now."""
+        return await self._call("describe load balancer", lambda: self._describe_load_balancer(balancer_id))
+
+    async def list_load_balancers(self) -> list[LoadBalancer]:
+        """All load balancers of the account."""
+        return await self._call("list load balancers", self._list_load_balancers)
+
+    async def balance(self, balancer_id: str, machines: Sequence[str]) -> LoadBalancer:
+        """Share out among these machines from now on, and no others."""
+        await self._call("balance", lambda: self._balance(balancer_id, tuple(machines)))
+        return await self.describe_load_balancer(balancer_id)
+
+    async def destroy_load_balancer(self, balancer_id: str) -> None:
+        """Remove the load balancer; its machines stay."""
+        await self._destroy("load-balancer", balancer_id, self._destroy_load_balancer, self._describe_load_balancer)
+
+    @abstractmethod
+    async def _create_load_balancer(
+        self, name: str, port: int, machines: tuple[str, ...], key: Key
+    ) -> LoadBalancer: ...
+
+    @abstractmethod
+    async def _describe_load_balancer(self, balancer_id: str) -> LoadBalancer: ...
+
+    @abstractmethod
+    async def _list_load_balancers(self) -> list[LoadBalancer]: ...
+
+    @abstractmethod
+    async def _balance(self, balancer_id: str, machines: tuple[str, ...]) -> None: ...
+
+    @abstractmethod
+    async def _destroy_load_balancer(self, balancer_id: str) -> None: ...
+
+
 class ObjectStorage(VendorModule):
-    """Buckets and the keys to them. Objects themselves are read and written over HTTP with an access key."""
+    """Buckets of an object store."""
 
     async def create_bucket(self, name: str, *, key: Key) -> Bucket:
         """Create an empty bucket."""
@@ -318,6 +445,56 @@ class ObjectStorage(VendorModule):
     async def destroy_bucket(self, bucket_id: str) -> None:
         """Remove the bucket with everything in it."""
         await self._destroy("bucket", bucket_id, self._destroy_bucket, self._describe_bucket)
+
+    @abstractmethod
+    async def _create_bucket(self, name: str, key: Key) -> Bucket: ...
+
+    @abstractmethod
+    async def _describe_bucket(self, bucket_id: str) -> Bucket: ...
+
+    @abstractmethod
+    async def _list_buckets(self) -> list[Bucket]: ...
+
+    @abstractmethod
+    async def _destroy_bucket(self, bucket_id: str) -> None: ...
+
+
+class Objects(ObjectStorage):
+    """Read and write the objects in buckets, with the account's own credentials."""
+
+    async def list_objects(self, bucket_id: str, *, prefix: str = "") -> list[StoredObject]:
+        """All objects whose names begin with ``prefix``, ordered by name (code points)."""
+        return await self._call("list objects", lambda: self._list_objects(bucket_id, prefix))
+
+    async def put_object(self, bucket_id: str, name: str, content: Content, *, size: int) -> None:
+        """Store an object of ``size`` bytes, whole or not at all, in place of any of the same name."""
+        await self._call("put object", lambda: self._put_object(bucket_id, name, content, size), limited=False)
+
+    def get_object(self, bucket_id: str, name: str, *, offset: int = 0) -> AsyncIterator[bytes]:
+        """The object's bytes from ``offset`` on, in chunks of at most a few MiB. A broken transfer raises
+        :class:`~vendor_modules.errors.Unavailable`: go on from the offset reached."""
+        return self._mapped_stream("get object", self._get_object(bucket_id, name, offset))
+
+    async def delete_object(self, bucket_id: str, name: str) -> None:
+        """Remove an object; gone already is fine."""
+        with suppress(NotFound):
+            await self._call("delete object", lambda: self._delete_object(bucket_id, name))
+
+    @abstractmethod
+    async def _list_objects(self, bucket_id: str, prefix: str) -> list[StoredObject]: ...
+
+    @abstractmethod
+    async def _put_object(self, bucket_id: str, name: str, content: Content, size: int) -> None: ...
+
+    @abstractmethod
+    def _get_object(self, bucket_id: str, name: str, offset: int) -> AsyncIterator[bytes]: ...
+
+    @abstractmethod
+    async def _delete_object(self, bucket_id: str, name: str) -> None: ...
+
+
+class AccessKeys(ObjectStorage):
+    """Keys to single buckets, with which applications read and write objects over HTTP."""
 
     async def create_access_key(self, bucket_id: str, *, internal: bool, key: Key) -> AccessKey:
         """Make a key to the bucket. Calling again with the same ``key`` returns it with its secret."""
@@ -336,18 +513,6 @@ class ObjectStorage(VendorModule):
         await self._destroy("access-key", key_id, self._destroy_access_key, self._describe_access_key)
 
     @abstractmethod
-    async def _create_bucket(self, name: str, key: Key) -> Bucket: ...
-
-    @abstractmethod
-    async def _describe_bucket(self, bucket_id: str) -> Bucket: ...
-
-    @abstractmethod
-    async def _list_buckets(self) -> list[Bucket]: ...
-
-    @abstractmethod
-    async def _destroy_bucket(self, bucket_id: str) -> None: ...
-
-    @abstractmethod
     async def _create_access_key(self, bucket_id: str, internal: bool, key: Key) -> AccessKey: ...
 
     @abstractmethod
@@ -358,6 +523,17 @@ class ObjectStorage(VendorModule):
 
     @abstractmethod
     async def _destroy_access_key(self, key_id: str) -> None: ...
+
+
+class Quotas(VendorModule):
+    """The account's limits."""
+
+    async def quotas(self) -> list[Quota]:
+        """The limits, and how much of each is used."""
+        return await self._call("read quotas", self._quotas)
+
+    @abstractmethod
+    async def _quotas(self) -> list[Quota]: ...
 
 
 class UsageReports(VendorModule):
@@ -385,9 +561,12 @@ class Consoles(VendorModule):
 CAPABILITIES: dict[str, type[VendorModule]] = {
     "machines": VendorModule,
     "power": Power,
+    "first-boot": FirstBoot,
+    "endpoints": Endpoints,
     "consoles": Consoles,
     "volumes": Volumes,
     "attach-detach": Attachments,
+    "snapshots": Snapshots,
     "image-list": Images,
     "image-upload": ImageUpload,
     "image-download": ImageDownload,
@@ -396,8 +575,13 @@ CAPABILITIES: dict[str, type[VendorModule]] = {
     "key-pairs": KeyPairs,
     "security-groups": SecurityGroups,
     "addresses": Addresses,
+    "networks": Networks,
+    "load-balancers": LoadBalancers,
     "object-storage": ObjectStorage,
+    "objects": Objects,
+    "access-keys": AccessKeys,
     "usage-reports": UsageReports,
+    "quotas": Quotas,
 }
 """The vocabulary of capabilities, in the order the matrix shows them."""
 
@@ -407,15 +591,38 @@ def capabilities(module: type[VendorModule]) -> list[str]:
     return [name for name, capability in CAPABILITIES.items() if issubclass(module, capability)]
 
 
+OPERATIONS: dict[str, tuple[str, ...]] = {
+    name: tuple(method for method, value in vars(capability).items() if isfunction(value) and method[0] != "_")
+    for name, capability in CAPABILITIES.items()
+}
+"""The operations of each capability: its public methods."""
+
+
+def abilities(module: type[VendorModule]) -> dict[str, Ability]:
+    """How the class does each operation there is, by the operation's name."""
+    able = set(capabilities(module))
+    found = {}
+    for capability, operations in OPERATIONS.items():
+        for operation in operations:
+            implemented = Ability() if capability in able else UNSUPPORTED
+            found[operation] = module.abilities.get(operation, implemented)
+    if "volumes" in able and "attach-detach" not in able and "attach_volume" not in module.abilities:
+        found["attach_volume"] = Ability(Support.ON_CREATION)
+    return found
+
+
 _KINDS: dict[Kind, tuple[str, str, str]] = {
     # kind: capability, the method that lists, the method that destroys. In the order in which things can be let go.
     "address": ("addresses", "list_addresses", "destroy_address"),
+    "load-balancer": ("load-balancers", "list_load_balancers", "destroy_load_balancer"),
     "machine": ("machines", "list_machines", "destroy_machine"),
+    "snapshot": ("snapshots", "list_snapshots", "destroy_snapshot"),
     "volume": ("volumes", "list_volumes", "destroy_volume"),
     "image": ("image-list", "list_images", "destroy_image"),
-    "access-key": ("object-storage", "list_access_keys", "destroy_access_key"),
+    "access-key": ("access-keys", "list_access_keys", "destroy_access_key"),
     "bucket": ("object-storage", "list_buckets", "destroy_bucket"),
     "security-group": ("security-groups", "list_security_groups", "destroy_security_group"),
+    "network": ("networks", "list_networks", "destroy_network"),
     "key-pair": ("key-pairs", "list_key_pairs", "destroy_key_pair"),
 }
 

@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from enum import StrEnum
+from functools import partial
 from typing import Any, ClassVar, Self, TypeVar
 
 import stamina
@@ -24,7 +25,16 @@ from pydantic import BaseModel, ConfigDict
 from descriptors.cfp import CallForProposals
 from descriptors.deployment import Kind
 from descriptors.sla import Offer, Refusal
-from vendor_modules.errors import NotFound, ResourceFailed, Throttled, TimedOut, Unavailable, VendorError
+from vendor_modules.abilities import Ability
+from vendor_modules.errors import (
+    NotFound,
+    ResourceFailed,
+    Throttled,
+    TimedOut,
+    Unavailable,
+    Unsupported,
+    VendorError,
+)
 from vendor_modules.proposals import propose
 from vendor_modules.resources import Catalogue, Key, Machine, MachineSpec, Resource, Status
 from vendor_modules.services import Services
@@ -56,12 +66,36 @@ class ModuleSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class PriceSource(StrEnum):
+    """Where a module's prices come from."""
+
+    LIVE = "the provider is asked"
+    CATALOGUE = "the price catalogue"
+    SETTINGS = "the vendor's settings"
+
+
+class HttpSettings(ModuleSettings):
+    """The settings of a module that speaks HTTP."""
+
+    proxy: str | None = None
+    """The HTTP proxy to go through, as ``http://host:port``. The environment's proxy variables are not looked at."""
+
+
 class VendorModule(ABC):
     """The core that every provider implements: who it is, what it sells, and machines."""
 
     title: ClassVar[str]
     """The provider's name as people write it."""
     proof: ClassVar[Proof]
+    proven_by: ClassVar[str] = ""
+    """What the proof was, in one sentence."""
+    known_limits: ClassVar[tuple[str, ...]] = ()
+    """What a user should know before relying on it, a sentence each."""
+    abilities: ClassVar[Mapping[str, Ability]] = {}
+    """Operations that are not plainly native, by name: see :mod:`vendor_modules.abilities`."""
+    prices: ClassVar[PriceSource] = PriceSource.LIVE
+    honours: ClassVar[tuple[str, ...]] = ()
+    """For a capability: the fields of :class:`~vendor_modules.resources.MachineSpec` that it makes possible."""
     Settings: ClassVar[type[ModuleSettings]] = ModuleSettings
     credential_kinds: ClassVar[tuple[str, ...]]
     """The kinds of :data:`~vendor_modules.services.credentials.Credentials` that it can log in with."""
@@ -72,6 +106,9 @@ class VendorModule(ABC):
     """Seconds that one call may take; transfers of content are not limited."""
     settle_timeout: ClassVar[float] = 60.0
     """Seconds that a resource may take to reach a state."""
+    visible_within: ClassVar[float] = 0.0
+    """Seconds after which the provider's lists show what was created. A creation whose answer was lost is repeated no
+    earlier: the module looks for the key first, and would not find it."""
 
     def __init__(self, vendor: str, settings: ModuleSettings, services: Services) -> None:
         """``vendor`` is the name that this provider has in the agency; one module may serve several vendors."""
@@ -104,6 +141,7 @@ class VendorModule(ABC):
 
     async def create_machine(self, spec: MachineSpec, *, key: Key) -> Machine:
         """Create a machine and start it; returns when it is ACTIVE."""
+        self._refuse_what_is_not_honoured(spec)
         created = await self._create("machine", key, lambda: self._create_machine(spec, key))
         return await self.wait_for_machine(created.id, Status.ACTIVE)
 
@@ -156,13 +194,23 @@ class VendorModule(ABC):
 
     # --- shared machinery, for the capabilities ---
 
+    def _refuse_what_is_not_honoured(self, spec: MachineSpec) -> None:
+        honoured = {field for kind in type(self).__mro__ for field in vars(kind).get("honours", ())}
+        for field in ("user_data", "volumes", "key_pair", "security_groups", "networks"):
+            if getattr(spec, field) and field not in honoured:
+                words = f"machines cannot be made with {field.replace('_', ' ')}"
+                raise Unsupported(words, vendor=self.vendor, operation="create machine")
+
     async def _credentials(self, *, resource: str | None = None, agreement: str | None = None) -> Credentials | None:
         return await self.services.credentials.get(self.vendor, resource=resource, agreement=agreement)
 
-    async def _call(self, operation: str, call: Callable[[], Awaitable[T]], *, limited: bool = True) -> T:
-        """Make a call to the provider: limited in time, repeated while that can help, its errors mapped."""
+    async def _call(
+        self, operation: str, call: Callable[[], Awaitable[T]], *, limited: bool = True, pause: float = 0.0
+    ) -> T:
+        """Make a call to the provider: limited in time, repeated while that can help (``pause`` seconds later at
+        least), its errors mapped."""
         async for attempt in stamina.retry_context(
-            on=_worth_repeating,
+            on=partial(_worth_repeating, pause=pause),
             attempts=self.attempts,
             timeout=None,
             wait_initial=0.1,
@@ -179,6 +227,16 @@ class VendorModule(ABC):
                     raise explained from error
         raise AssertionError("stamina ends with a result or an error")
 
+    async def _mapped_stream(self, operation: str, stream: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        try:
+            async for chunk in stream:
+                yield chunk
+        except Exception as error:
+            explained = self._explained(operation, error)
+            if explained is error:
+                raise
+            raise explained from error
+
     def _explained(self, operation: str, error: Exception) -> Exception:
         mapped = error if isinstance(error, VendorError) else self._translate(error)
         if mapped is None:
@@ -193,7 +251,7 @@ class VendorModule(ABC):
         """Create a resource: the intent is remembered before the call, the outcome after it."""
         persistence = self.services.persistence
         await persistence.save_resource(ResourceRecord(self.vendor, kind, key, "intended"))
-        resource = await self._call(f"create {kind}", create, limited=limited)
+        resource = await self._call(f"create {kind}", create, limited=limited, pause=self.visible_within)
         await persistence.save_resource(ResourceRecord(self.vendor, kind, key, "created", resource.id))
         self.services.log.info("created", vendor=self.vendor, kind=kind, id=resource.id, key=key)
         return resource
@@ -238,8 +296,8 @@ class VendorModule(ABC):
             wait = min(wait * 1.5, 2.0)
 
 
-def _worth_repeating(error: Exception) -> bool | float:
+def _worth_repeating(error: Exception, pause: float) -> bool | float:
     """Whether a repeated call can help; a number is when, in seconds from now. A long wait is left to the caller."""
     if isinstance(error, Throttled):
-        return error.retry_after if error.retry_after <= LONGEST_WAIT else False
-    return isinstance(error, VendorError) and error.retryable
+        return max(error.retry_after, pause) if error.retry_after <= LONGEST_WAIT else False
+    return isinstance(error, VendorError) and error.retryable and (pause or True)

@@ -13,7 +13,7 @@ from descriptors.base import new_id, utc_now
 from descriptors.cfp import CallForProposals
 from descriptors.resources import Reason, ResourceClass, ResourceType
 from descriptors.sla import HOURS_PER_MONTH, Allocation, Offer, PriceTerms, Refusal
-from vendor_modules.resources import Catalogue, Size
+from vendor_modules.resources import Catalogue
 
 MICRO = Decimal("0.000001")
 MACHINE_DISK = "machine-disk"
@@ -76,8 +76,17 @@ def _machine(resource: ResourceClass, catalogue: Catalogue) -> Allocation | Reas
             offered=offered,
             message=f"no machine size has {_words(cores, memory)}; the largest has {offered}",
         )
-    size: Size = min(fitting, key=lambda size: (size.price_per_hour, size.cores, size.memory_mib, size.name))
-    return Allocation(resource=resource.name, size=size.name, price_per_hour=_rounded(size.price_per_hour))
+    priced = [(size.price_per_hour, size) for size in fitting if size.price_per_hour is not None]
+    if not priced:
+        return Reason(
+            code="price-unknown",
+            resource=resource.name,
+            required="a price",
+            offered=", ".join(size.name for size in fitting[:5]),
+            message=f"sells machines with {_words(cores, memory)}, and does not tell what they cost",
+        )
+    price, size = min(priced, key=lambda one: (one[0], one[1].cores, one[1].memory_mib, one[1].name))
+    return Allocation(resource=resource.name, size=size.name, price_per_hour=_rounded(price))
 
 
 def _storage(resource: ResourceClass, call: CallForProposals, catalogue: Catalogue) -> Allocation | Reason:

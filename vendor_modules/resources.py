@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from decimal import Decimal
 from enum import StrEnum
 from typing import Annotated
@@ -14,6 +15,7 @@ from descriptors.machine import MachineManifest
 from descriptors.sla import GuaranteeTerm
 
 ResourceName = Annotated[str, Field(min_length=1, max_length=255)]
+ObjectName = Annotated[str, Field(min_length=1, max_length=1024)]
 Key = Identifier
 """An idempotency key: the same key and kind give the same resource, however often the call is made."""
 
@@ -82,11 +84,25 @@ class Volume(Resource):
     device: str | None = None
 
 
+class Snapshot(Resource):
+    """A volume's content at one moment, kept by the provider. ``size_mib`` is the volume's."""
+
+    volume: str | None = None
+    size_mib: Mebibytes
+
+
 class Bucket(Resource):
     """An object store's container. ``objects`` and ``bytes`` are what is in it."""
 
     objects: int = 0
     bytes: int = 0
+
+
+class StoredObject(Value):
+    """An object in a bucket; ``size`` in bytes."""
+
+    name: ObjectName
+    size: Annotated[int, Field(ge=0)]
 
 
 class AccessKey(Resource):
@@ -124,20 +140,47 @@ class SecurityGroup(Resource):
 
 class Address(Resource):
     """A public address: the world connects to ``host``:``port`` and reaches the associated machine's service, as far
-    as the machine's security groups allow it."""
+    as the machine's security groups allow it. Without a ``port``, the whole address leads to the machine."""
 
     host: str
-    port: Port
+    port: Port | None = None
     machine: str | None = None
 
 
+class Network(Resource):
+    """A private network for machines; ``cidr`` is its range of IPv4 addresses."""
+
+    cidr: str
+
+
+class LoadBalancer(Resource):
+    """Shares out the connections to ``host``:``port`` among the services of its machines."""
+
+    host: str
+    port: Port
+    machines: tuple[str, ...] = ()
+
+
+class Quota(Value):
+    """A limit of the account: how much of ``resource`` it may hold, and holds now. None: no limit, or not told.
+
+    Resources are named ``machines``, ``cores``, ``memory-mib``, ``volumes``, ``volume-mib``, ``snapshots``,
+    ``images``, ``buckets``, ``key-pairs``, ``security-groups``, ``addresses``, ``networks``; others as the provider
+    names them.
+    """
+
+    resource: str
+    limit: Annotated[int, Field(ge=0)] | None = None
+    used: Annotated[int, Field(ge=0)] | None = None
+
+
 class Size(Value):
-    """A machine size (flavour) in the provider's catalogue, with its price."""
+    """A machine size (flavour) in the provider's catalogue. A price of None is unknown: it cannot be offered."""
 
     name: Identifier
     cores: int
     memory_mib: int
-    price_per_hour: Decimal
+    price_per_hour: Decimal | None
 
 
 class Usage(Value):
@@ -156,7 +199,8 @@ class Usage(Value):
 class Catalogue(Value):
     """What a provider sells and promises: from it, a proposal is made.
 
-    ``block_gib_month`` and ``object_gib_month`` are None where the provider has no such service.
+    ``block_gib_month`` and ``object_gib_month`` are None where the provider has no such service. ``priced`` is the date
+    of the prices; None when they were asked just now.
     """
 
     region: str
@@ -168,6 +212,7 @@ class Catalogue(Value):
     egress_per_gib: Decimal = Decimal(0)
     guarantees: tuple[GuaranteeTerm, ...] = ()
     offer_validity_seconds: int = 900
+    priced: date | None = None
 
 
 class UserData(Value):
@@ -186,7 +231,8 @@ class Attachment(Value):
 
 
 class MachineSpec(Value):
-    """A machine to create and start. ``image`` and ``size`` are the provider's; groups and key pair are ids."""
+    """A machine to create and start. ``image`` and ``size`` are the provider's; networks, groups and key pair are
+    ids. What a module has no capability for is refused with :class:`~vendor_modules.errors.Unsupported`."""
 
     name: ResourceName
     image: Identifier
@@ -195,14 +241,16 @@ class MachineSpec(Value):
     volumes: tuple[Attachment, ...] = ()
     key_pair: Identifier | None = None
     security_groups: tuple[Identifier, ...] = ()
+    networks: tuple[Identifier, ...] = ()
 
 
 class VolumeSpec(Value):
-    """A volume to create: empty (zeros), or with the content of a RAW image of the same provider."""
+    """A volume to create: empty (zeros), or with the content of a RAW image or of a snapshot of the same provider."""
 
     name: ResourceName
     size_mib: Mebibytes
     image: Identifier | None = None
+    snapshot: Identifier | None = None
 
 
 class ImageSpec(Value):

@@ -27,14 +27,15 @@ from descriptors.base import MIB, new_id, utc_now
 from descriptors.deployment import Kind
 from descriptors.machine import BUNDLE_MANIFEST, MachineManifest
 from vendor_modules.capabilities import (
+    AccessKeys,
     Addresses,
     Attachments,
     Consoles,
+    Endpoints,
     ImageDownload,
     ImageUpload,
     KeyPairs,
     MachineBundle,
-    ObjectStorage,
     Power,
     SecurityGroups,
     UsageReports,
@@ -155,6 +156,7 @@ CLOUDS: dict[str, ToyCloud] = {}
 class ToyModule(
     Power,
     Consoles,
+    Endpoints,
     Attachments,
     ImageUpload,
     ImageDownload,
@@ -163,7 +165,7 @@ class ToyModule(
     KeyPairs,
     SecurityGroups,
     Addresses,
-    ObjectStorage,
+    AccessKeys,
     UsageReports,
 ):
     """The toy."""

@@ -18,7 +18,7 @@ from vendor_modules.capabilities import RELEASE_ORDER, ImageUpload, destroy, inv
 from vendor_modules.conformance.subject import Subject
 from vendor_modules.errors import Unsupported, VendorError
 from vendor_modules.module import Content, VendorModule
-from vendor_modules.resources import DiskFormat, Image, ImageSpec, Machine, MachineSpec, Resource
+from vendor_modules.resources import Catalogue, DiskFormat, Image, ImageSpec, Machine, MachineSpec, Resource, Size
 from vendor_modules.services import Services
 from vendor_modules.services.credentials import Credentials
 from vendor_modules.services.persistence import MemoryPersistence
@@ -140,7 +140,7 @@ class Bench:
         """What an ordinary machine is created from."""
         size = self.subject.size
         if size is None:
-            size = min((await self.module.catalogue()).sizes, key=lambda size: size.price_per_hour).name
+            size = cheapest(await self.module.catalogue()).name
         return MachineSpec(name=name, image=self.subject.image, size=size, user_data=self.subject.user_data)
 
     async def image(self, content: bytes, *, name: str = "image") -> Image:
@@ -217,6 +217,14 @@ def _tls() -> ssl.SSLContext:
 def http_client(**settings: Any) -> httpx.AsyncClient:
     """A client that goes straight to the server; all share what takes longest to make, the certificates."""
     return httpx.AsyncClient(trust_env=False, verify=_tls(), **settings)
+
+
+def cheapest(catalogue: Catalogue) -> Size:
+    """The size that costs least; one of unknown price only if all are, and then the smallest."""
+    return min(
+        catalogue.sizes,
+        key=lambda size: (size.price_per_hour is None, size.price_per_hour or 0, size.cores, size.memory_mib),
+    )
 
 
 def find(resources: list[Any], resource: Resource) -> Any:

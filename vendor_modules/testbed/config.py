@@ -71,7 +71,8 @@ class CloudConfig(BaseModel):
 
     def catalogue(self) -> Catalogue:
         """The part of it that is for sale."""
-        return Catalogue(**{name: getattr(self, name) for name in Catalogue.model_fields})
+        shared = Catalogue.model_fields.keys() & type(self).model_fields.keys()
+        return Catalogue(**{name: getattr(self, name) for name in shared})
 
 
 class Ports(BaseModel):

@@ -14,14 +14,15 @@ from blake3 import blake3
 from pydantic import AnyHttpUrl, ValidationError
 
 from vendor_modules.capabilities import (
+    AccessKeys,
     Addresses,
     Attachments,
     Consoles,
+    Endpoints,
     ImageDownload,
     ImageUpload,
     KeyPairs,
     MachineBundle,
-    ObjectStorage,
     Power,
     SecurityGroups,
     UsageReports,
@@ -105,6 +106,7 @@ class TestbedSettings(ModuleSettings):
 class TestbedModule(
     Power,
     Consoles,
+    Endpoints,
     Attachments,
     ImageUpload,
     ImageDownload,
@@ -113,7 +115,7 @@ class TestbedModule(
     KeyPairs,
     SecurityGroups,
     Addresses,
-    ObjectStorage,
+    AccessKeys,
     UsageReports,
 ):
     """The Portable Testbed Cluster."""

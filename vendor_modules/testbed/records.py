@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import PlainSerializer, SecretStr
 
+from descriptors.base import Port
 from descriptors.deployment import Kind
 from vendor_modules.resources import (
     AccessKey,
@@ -52,11 +53,12 @@ class MachineRecord(Record, Machine):
 
 
 class VolumeRecord(Record, Volume):
-    """A volume. One that is PENDING is being filled from ``image``."""
+    """A volume. One that is PENDING is being filled from ``image`` or ``snapshot``."""
 
     kind: ClassVar[Kind] = "volume"
 
     image: str | None = None
+    snapshot: str | None = None
 
 
 class ImageRecord(Record, Image):
@@ -72,6 +74,8 @@ class AddressRecord(Record, Address):
     """A public address."""
 
     kind: ClassVar[Kind] = "address"
+
+    port: Port
 
 
 class BucketRecord(Record, Bucket):

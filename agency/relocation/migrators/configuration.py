@@ -11,7 +11,7 @@ from agency.problems import AgencyError, refuse
 from agency.relocation.workshop import Run
 from descriptors.application import PLACEHOLDER, Component, Rewrite
 from descriptors.base import MIB
-from vendor_modules.capabilities import Addresses, ObjectStorage
+from vendor_modules.capabilities import AccessKeys, Addresses
 from vendor_modules.proposals import MACHINE_DISK
 
 REWRITE_WITHIN = 5.0
@@ -51,7 +51,7 @@ async def _bucket(resource: str, run: Run) -> dict[str, str]:
     output = run.outputs.get(f"access-key-{resource}")
     made = output.created if output else None
     deployed = made or run.order.deployment.the("access-key", resource=resource)
-    key = await run.module(deployed.vendor, ObjectStorage).describe_access_key(deployed.id)
+    key = await run.module(deployed.vendor, AccessKeys).describe_access_key(deployed.id)
     return {
         f"bucket.{resource}.endpoint": key.endpoint,
         f"bucket.{resource}.access_key": key.access_key,

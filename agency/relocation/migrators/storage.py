@@ -5,7 +5,7 @@ from __future__ import annotations
 from agency.relocation.migrators.base import Creates
 from agency.relocation.workshop import Run
 from descriptors.relocation import Task
-from vendor_modules.capabilities import ObjectStorage, Volumes
+from vendor_modules.capabilities import AccessKeys, ObjectStorage, Volumes
 from vendor_modules.resources import AccessKey, Bucket, Volume, VolumeSpec
 
 
@@ -47,7 +47,7 @@ class CreateAccessKey(Creates):
     """A key to an object store: internal for machines at the same vendor, public for machines elsewhere."""
 
     name = "create-access-key"
-    needs = ObjectStorage
+    needs = AccessKeys
     kind = "access-key"
     serves = "resource"
 
@@ -57,5 +57,5 @@ class CreateAccessKey(Creates):
         if bucket is None:
             bucket = run.order.deployment.the("bucket", resource=task.subject or "").id
         internal = task.vendor == run.order.agreement.provider
-        module = run.module(task.vendor, ObjectStorage)
+        module = run.module(task.vendor, AccessKeys)
         return await module.create_access_key(bucket, internal=internal, key=run.key(task))

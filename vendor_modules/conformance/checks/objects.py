@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 import httpx
 
-from vendor_modules.capabilities import ObjectStorage
+from vendor_modules.capabilities import AccessKeys
 from vendor_modules.conformance.bench import Bench, expect, http_client, refused
 from vendor_modules.conformance.registry import check
 from vendor_modules.errors import NotFound
@@ -16,11 +16,11 @@ NAMES = ["one", "folder/in/folder", "Grüße 世界", "a b+c%d?e#f&g=h", ".hidde
 
 
 async def _bucket(bench: Bench, word: str = "bucket") -> Bucket:
-    return await bench.the(ObjectStorage).create_bucket(word, key=bench.key(word))
+    return await bench.the(AccessKeys).create_bucket(word, key=bench.key(word))
 
 
 async def _key(bench: Bench, bucket: Bucket, word: str = "key", *, internal: bool = False) -> AccessKey:
-    made = await bench.the(ObjectStorage).create_access_key(bucket.id, internal=internal, key=bench.key(word))
+    made = await bench.the(AccessKeys).create_access_key(bucket.id, internal=internal, key=bench.key(word))
     bench.secrets.append(made.secret_key.get_secret_value())
     return made
 
@@ -37,7 +37,7 @@ async def _stored(key: AccessKey, name: str, content: bytes) -> None:
     expect(answer.is_success, f"PUT {name!r} answers {answer.status_code}")
 
 
-@check(ObjectStorage)
+@check(AccessKeys)
 async def object_comes_out_as_it_went_in(bench: Bench) -> None:
     """An object is read back byte for byte, whatever its name, and the last that was stored counts."""
     key = await _key(bench, await _bucket(bench))
@@ -49,7 +49,7 @@ async def object_comes_out_as_it_went_in(bench: Bench) -> None:
         expect(answer.content == name.encode() * 1000, f"{name!r} came out changed")
 
 
-@check(ObjectStorage)
+@check(AccessKeys)
 async def large_and_empty_objects_are_kept(bench: Bench) -> None:
     """Objects of no byte and of several MiB are read back byte for byte."""
     key = await _key(bench, await _bucket(bench))
@@ -59,7 +59,7 @@ async def large_and_empty_objects_are_kept(bench: Bench) -> None:
         expect(got == content, f"{len(content)} bytes went in, {len(got)} came out")
 
 
-@check(ObjectStorage)
+@check(AccessKeys)
 async def objects_are_listed(bench: Bench) -> None:
     """GET of the endpoint itself lists the objects: ``{"objects": [{"key", "size"}, …]}``."""
     key = await _key(bench, await _bucket(bench))
@@ -71,7 +71,7 @@ async def objects_are_listed(bench: Bench) -> None:
     expect(listed == {name: size for size, name in enumerate(NAMES)}, f"listed are {listed}")
 
 
-@check(ObjectStorage)
+@check(AccessKeys)
 async def deleted_object_is_gone(bench: Bench) -> None:
     """A deleted object answers 404, as one that never was, and the others stay."""
     key = await _key(bench, await _bucket(bench))
@@ -84,10 +84,10 @@ async def deleted_object_is_gone(bench: Bench) -> None:
     expect((await _ask(key, "GET", "two")).content == b"content", "another object was deleted with it")
 
 
-@check(ObjectStorage)
+@check(AccessKeys)
 async def bucket_counts_its_objects(bench: Bench) -> None:
     """A bucket tells how many objects and bytes are in it, counting a replaced object once."""
-    module, bucket = bench.the(ObjectStorage), await _bucket(bench)
+    module, bucket = bench.the(AccessKeys), await _bucket(bench)
     expect((bucket.objects, bucket.bytes) == (0, 0), "a new bucket is not empty")
     key = await _key(bench, bucket)
     for name, size in (("one", 10), ("two", 500), ("one", 7)):
@@ -99,17 +99,17 @@ async def bucket_counts_its_objects(bench: Bench) -> None:
     expect((seen.objects, seen.bytes) == (1, 7), f"it tells {seen.objects} objects, {seen.bytes} bytes")
 
 
-@check(ObjectStorage)
+@check(AccessKeys)
 async def bucket_goes_with_all_that_is_in_it(bench: Bench) -> None:
     """A bucket with objects and keys can be destroyed, and its keys open nothing any more."""
-    module, bucket = bench.the(ObjectStorage), await _bucket(bench)
+    module, bucket = bench.the(AccessKeys), await _bucket(bench)
     key = await _key(bench, bucket)
     await _stored(key, "one", b"content")
     await module.destroy_bucket(bucket.id)
     expect(not (await _ask(key, "GET", "one")).is_success, "the object is still there")
 
 
-@check(ObjectStorage)
+@check(AccessKeys)
 async def access_key_comes_with_its_secret_again(bench: Bench) -> None:
     """Making a key again with the same idempotency key gives it with the same, usable secret."""
     bucket = await _bucket(bench)
@@ -118,7 +118,7 @@ async def access_key_comes_with_its_secret_again(bench: Bench) -> None:
     await _stored(again, "one", b"content")
 
 
-@check(ObjectStorage)
+@check(AccessKeys)
 async def wrong_secret_opens_nothing(bench: Bench) -> None:
     """Without the right secret, objects can be neither read, written, listed nor deleted."""
     key = await _key(bench, await _bucket(bench))
@@ -129,10 +129,10 @@ async def wrong_secret_opens_nothing(bench: Bench) -> None:
     expect((await _ask(key, "GET", "one")).content == b"content", "the object was changed")
 
 
-@check(ObjectStorage)
+@check(AccessKeys)
 async def revoked_key_stops_working(bench: Bench) -> None:
     """A destroyed key opens nothing from that moment on, while another key to the bucket still does."""
-    module, bucket = bench.the(ObjectStorage), await _bucket(bench)
+    module, bucket = bench.the(AccessKeys), await _bucket(bench)
     key, other = await _key(bench, bucket, "one"), await _key(bench, bucket, "two")
     await _stored(key, "one", b"content")
     await module.destroy_access_key(key.id)
@@ -141,7 +141,7 @@ async def revoked_key_stops_working(bench: Bench) -> None:
     expect((await _ask(other, "GET", "one")).content == b"content", "the other key does not work")
 
 
-@check(ObjectStorage)
+@check(AccessKeys)
 async def key_opens_its_own_bucket_only(bench: Bench) -> None:
     """A key to one bucket does not open another."""
     one = await _key(bench, await _bucket(bench, "one"), "key-one")
@@ -155,7 +155,7 @@ async def key_opens_its_own_bucket_only(bench: Bench) -> None:
         expect(answer.status_code in (401, 403, 404), f"it answers {answer.status_code}")
 
 
-@check(ObjectStorage)
+@check(AccessKeys)
 async def internal_and_public_keys_have_their_endpoints(bench: Bench) -> None:
     """Internal keys work at the internal endpoint, the others at the public one; both see the same objects."""
     bucket = await _bucket(bench)
@@ -168,8 +168,8 @@ async def internal_and_public_keys_have_their_endpoints(bench: Bench) -> None:
     expect(outside.status_code in (401, 403), f"at the public endpoint, an internal key answers {outside.status_code}")
 
 
-@check(ObjectStorage)
+@check(AccessKeys)
 async def key_to_an_unknown_bucket_is_not_found(bench: Bench) -> None:
     """Making a key to a bucket that is not there raises NotFound."""
-    call = bench.the(ObjectStorage).create_access_key("there-is-none", internal=False, key=bench.key())
+    call = bench.the(AccessKeys).create_access_key("there-is-none", internal=False, key=bench.key())
     await refused(call, NotFound, what="make a key to an unknown bucket")

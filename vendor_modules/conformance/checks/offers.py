@@ -13,7 +13,7 @@ from descriptors.cfp import CallForProposals
 from descriptors.resources import ResourceClass, ResourceType
 from descriptors.sla import Offer, Refusal
 from vendor_modules.capabilities import ObjectStorage, Volumes
-from vendor_modules.conformance.bench import Bench, CheckFailed, expect, refused
+from vendor_modules.conformance.bench import Bench, CheckFailed, cheapest, expect, refused
 from vendor_modules.conformance.registry import check
 from vendor_modules.errors import Unsupported
 from vendor_modules.module import ModuleSettings, Proof
@@ -49,7 +49,10 @@ async def catalogue_is_sane(bench: Bench) -> None:
     expect(len(set(names)) == len(names), f"sizes share names: {names}")
     for size in catalogue.sizes:
         expect(size.cores > 0 and size.memory_mib > 0, f"size {size.name} has no cores or no memory")
-        expect(size.price_per_hour >= 0, f"size {size.name} has the negative price {size.price_per_hour}")
+        expect(
+            size.price_per_hour is None or size.price_per_hour >= 0,
+            f"size {size.name} has the negative price {size.price_per_hour}",
+        )
     for price in (catalogue.block_gib_month, catalogue.object_gib_month, catalogue.egress_per_gib):
         expect(price is None or price >= 0, f"a price is negative: {price}")
 
@@ -153,7 +156,7 @@ async def _offer(bench: Bench) -> Offer:
 
 async def _call(bench: Bench, *more: ResourceClass) -> CallForProposals:
     catalogue: Catalogue = await bench.module.catalogue()
-    size = min(catalogue.sizes, key=lambda size: size.price_per_hour)
+    size = cheapest(catalogue)
     machine = {"type": ResourceType.COMPUTE, "cores": size.cores, "memory_mib": size.memory_mib}
     ordinary = [ResourceClass.model_validate({"name": name, **machine}) for name in ("one", "two")]
     issued = utc_now()
