@@ -6,20 +6,18 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.labs.agency import Guestbook, running_agency_process
+from tests.labs.agency import LONG_AWAY, Guestbook, running_agency_process
 
 pytestmark = pytest.mark.integration
 
 ENTRIES = [("Ada", "The engine might act upon other things besides number."), ("Žofie", "Ahoj — 👋")]
-AWAY = "6"
-"""Seconds that the target stays away: longer than the agency's calls are repeated, or it would ride the outage out."""
 
 
 @pytest.fixture(scope="module")
 def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guestbook]:
     """A guestbook for this module, with entries and a picture. The volume is large enough to be hit on its way."""
     folder = tmp_path_factory.mktemp("target-killed")
-    with running_agency_process(folder / "state", AGENCY_CLOUD_RESTART_SECONDS=AWAY) as lab:
+    with running_agency_process(folder / "state", AGENCY_CLOUD_RESTART_SECONDS=LONG_AWAY) as lab:
         book = Guestbook(lab, folder / "book", size_mib=32)
         book.deploy()
         book.write(*ENTRIES)

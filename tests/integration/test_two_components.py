@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.labs.agency import Lab, running_agency_process, wait_until
+from tests.labs.agency import LONG_AWAY, Lab, running_agency_process, wait_until
 
 pytestmark = pytest.mark.integration
 
@@ -19,7 +19,8 @@ NOTES = ("one", "two — zwei")
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     """An agency for this module, with the application and notes in it at aurora, where every test leaves it."""
-    with running_agency_process(tmp_path_factory.mktemp("pair") / "state") as lab:
+    state = tmp_path_factory.mktemp("pair") / "state"
+    with running_agency_process(state, AGENCY_CLOUD_RESTART_SECONDS=LONG_AWAY) as lab:
         offers = lab.json("submit", DESCRIPTOR)["offers"]
         lab.client().post(f"/offers/{next(o['offer'] for o in offers if o['vendor'] == 'aurora')}/accept")
         deployment = lab.client().follow("/applications/pair/deploy", lambda _: None)

@@ -47,6 +47,9 @@ CLOUDS = ("aurora", "borealis", "cirrus")
 READY_WITHIN = 60.0
 """Seconds; the machine that tests run on may be busy with other things."""
 ENDS_WITHIN = 45.0
+LONG_AWAY = "6"
+"""Seconds that a killed cloud stays away, if ``AGENCY_CLOUD_RESTART_SECONDS`` says so: longer than the agency
+repeats its calls, or it would ride the outage out."""
 RUNNING: set[Lab] = set()
 """The labs that are open: what they log is shown beside a test that fails (:func:`log_tails`)."""
 
