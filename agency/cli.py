@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from agency.client import Client
     from agency.settings import Settings
     from descriptors.application import Application
+    from vendor_modules.catalog import Catalog
 
 app = typer.Typer(
     help="Cloud Agency: finds, negotiates and moves cloud services.",
@@ -28,6 +29,8 @@ app = typer.Typer(
 )
 vendor_app = typer.Typer(help="Add vendors, and check Vendor Modules.", no_args_is_help=True)
 app.add_typer(vendor_app, name="vendor")
+prices_app = typer.Typer()
+app.add_typer(prices_app, name="prices")
 
 T = TypeVar("T")
 
@@ -51,7 +54,7 @@ def main() -> None:
 def _state(given: Path | None) -> Path:
     if given is not None:
         return given
-    from agency.settings import default_state
+    from agency.places import default_state
 
     return default_state()
 
@@ -540,3 +543,87 @@ def vendor_check(
     _show(report.to_json(), as_json, show.report)
     if not report.passed:
         raise typer.Exit(FAILED)
+
+
+# --- prices ---
+
+
+@contextmanager
+def _catalogue(state: Path | None, as_json: bool) -> Iterator[Catalog]:
+    """The price catalogue; what goes wrong with it is shown and ends the command."""
+    from vendor_modules.catalog import BadPriceFile, Catalog, CatalogueError
+
+    try:
+        yield Catalog(_state(state) / "prices")
+    except CatalogueError as error:
+        problem = {"code": error.code, "message": str(error), "remedy": error.remedy}
+        raise _fail(problem, as_json, USAGE if isinstance(error, BadPriceFile) else FAILED) from None
+
+
+def _print_prices(answer: Any, as_json: bool, lines: Callable[[Any], Iterator[str]]) -> None:
+    if as_json:
+        _print_json(answer)
+    else:
+        sys.stdout.writelines(f"{line}\n" for line in lines(answer))
+
+
+@prices_app.callback(invoke_without_command=True)
+def prices(
+    context: typer.Context,
+    min_cores: Annotated[int | None, typer.Option(min=1, help="At least so many cores.")] = None,
+    min_memory: Annotated[float | None, typer.Option(min=0, help="At least so much memory, in GiB.")] = None,
+    region: Annotated[
+        str | None, typer.Option(help="A region, the beginning of some, or an area such as eu (all of Europe).")
+    ] = None,
+    provider: Annotated[str | None, typer.Option(metavar="NAME", help="Only this provider.")] = None,
+    system: Annotated[str, typer.Option("--os", metavar="NAME", help="Operating system; any: all of them.")] = "linux",
+    preemptible: Annotated[
+        bool, typer.Option("--preemptible", help="Also machines that the provider may take back at any time.")
+    ] = False,
+    unknown: Annotated[bool, typer.Option("--unknown", help="Also sizes of unknown price; they come last.")] = False,
+    sort: Annotated[str, typer.Option(help="price, cores or memory.")] = "price",
+    limit: Annotated[int, typer.Option(min=0, help="How many to show; 0: all.")] = 20,
+    state: State = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what machines cost per hour at the providers, from the catalogue: no network, every price with its source
+    and date."""
+    if context.invoked_subcommand:
+        return
+    from agency import prices as shown
+    from vendor_modules.catalog import Query
+    from vendor_modules.catalog.catalogue import SORTS
+
+    if sort not in SORTS:
+        raise typer.BadParameter(f"prices are sorted by {', '.join(SORTS)}", param_hint="--sort")
+    query = Query(
+        min_cores=min_cores,
+        min_memory_mib=None if min_memory is None else shown.mib(min_memory),
+        region=region,
+        provider=provider,
+        os=None if system == "any" else system,
+        preemptible=preemptible,
+        unknown=unknown,
+        sort=sort,
+        limit=limit or None,
+    )
+    with _catalogue(state, as_json) as catalogue:
+        answer = catalogue.query(query)
+    _print_prices(shown.as_json(answer), as_json, shown.lines)
+
+
+@prices_app.command("update")
+def prices_update(
+    file: Annotated[
+        Path,
+        typer.Argument(metavar="FILE", help="A price table (CSV), or JSON like libcloud's pricing.json."),
+    ],
+    state: State = None,
+    as_json: AsJson = False,
+) -> None:
+    """Take prices from a file. They replace all prices of the providers that are in it."""
+    from agency import prices as shown
+
+    with _catalogue(state, as_json) as catalogue:
+        updated = catalogue.update(file)
+    _print_prices(shown.updated_as_json(file.name, updated), as_json, shown.updated_lines)

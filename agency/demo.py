@@ -26,10 +26,11 @@ from agency.agents import addresses
 from agency.api import views
 from agency.api.server import serving
 from agency.messaging.request import ask
+from agency.places import default_state
 from agency.problems import problem_of
 from agency.relocation.probing import client
 from agency.running import Agency, running_agency
-from agency.settings import Settings, default_state
+from agency.settings import Settings
 from agency.signals import stopped
 from agency.submission import gather
 from descriptors.application import Application

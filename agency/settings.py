@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-
-def default_state() -> Path:
-    """``$XDG_STATE_HOME/cloud-agency``, by default ``~/.local/state/cloud-agency``."""
-    base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-    return Path(base) / "cloud-agency"
+from agency.places import default_state
 
 
 class Settings(BaseSettings):
