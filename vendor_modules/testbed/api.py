@@ -15,8 +15,10 @@ from starlette.requests import ClientDisconnect
 
 from vendor_modules.resources import ImageSpec, VolumeSpec
 from vendor_modules.testbed.cloud import Cloud
+from vendor_modules.testbed.config import MAX_PAGE
 from vendor_modules.testbed.errors import ApiError, absent, invalid
-from vendor_modules.testbed.http import MAX_PAGE, JsonErrors, error_response, range_start
+from vendor_modules.testbed.http import JsonErrors, error_response, range_start
+from vendor_modules.testbed.objects import OCTETS, name_in
 from vendor_modules.testbed.records import (
     AccessKeyRecord,
     AddressRecord,
@@ -44,7 +46,15 @@ MAX_BODY = 48 * 1024 * 1024
 """Of a request that is not an upload: a machine's user data is the largest."""
 
 KeyHeader = Annotated[str, Header(alias="Idempotency-Key"), StringConstraints(pattern=r"^[A-Za-z0-9._:/@-]{1,255}$")]
+Limit = Annotated[int | None, Query(ge=1, le=MAX_PAGE)]
 Answer = dict[str, Any]
+
+
+def _named(request: Request) -> str:
+    return name_in(request.scope["query_string"])
+
+
+ObjectName = Annotated[str, Depends(_named)]
 
 
 def make_app(cloud: Cloud) -> Any:
@@ -74,8 +84,8 @@ def make_app(cloud: Cloud) -> Any:
     def token(request: Request) -> None:
         cloud.access.check(request.headers.get("authorization"))
 
-    for router in _about(cloud), _machines(cloud), _images(cloud), _volumes(cloud), _network(cloud), _buckets(cloud):
-        app.include_router(router, prefix="/v1", dependencies=[Depends(token)])
+    for routes in _about, _machines, _images, _volumes, _network, _buckets, _objects:
+        app.include_router(routes(cloud), prefix="/v1", dependencies=[Depends(token)])
     return JsonErrors(_Bounds(app, cloud.config.latency_ms / 1000))
 
 
@@ -104,10 +114,8 @@ def _collection(
     """What all kinds of resource have in common: list, describe, destroy."""
 
     @router.get(path)
-    async def listed(
-        limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 100, marker: Annotated[int, Query(ge=0)] = 0
-    ) -> Answer:
-        records, following = cloud.store.page(kind, limit, marker)
+    async def listed(limit: Limit = None, marker: Annotated[int, Query(ge=0, le=2**62)] = 0) -> Answer:
+        records, following = cloud.store.page(kind, limit or cloud.config.page_size, marker)
         return {"items": [record.shown() for record in records], "next": following}
 
     @router.get(path + "/{resource_id}")
@@ -270,6 +278,42 @@ def _buckets(cloud: Cloud) -> APIRouter:
     @router.post("/buckets/{bucket_id}/access-keys", status_code=201)
     async def create_access_key(bucket_id: str, order: CreateAccessKey, idempotency_key: KeyHeader) -> Answer:
         return buckets.create_access_key(bucket_id, order.internal, idempotency_key).shown()
+
+    return router
+
+
+def _objects(cloud: Cloud) -> APIRouter:
+    router, buckets = APIRouter(dependencies=[Depends(lambda: _need_object_storage(cloud))]), cloud.buckets
+    path = "/buckets/{bucket_id}/objects"
+
+    @router.get(path)
+    async def listed(bucket_id: str, prefix: str = "", marker: str = "", limit: Limit = None) -> Answer:
+        cloud.store.get(BucketRecord, bucket_id)
+        found, following = buckets.page(bucket_id, prefix, marker, limit or cloud.config.page_size)
+        items = [
+            {"name": o.name, "size": o.size, "content_type": o.content_type, "modified": o.modified} for o in found
+        ]
+        return {"items": items, "next": following}
+
+    @router.put(path + "/content", status_code=201)
+    async def put(bucket_id: str, name: ObjectName, request: Request) -> Answer:
+        content_type = request.headers.get("content-type", OCTETS)
+        stored = await buckets.put(bucket_id, name, content_type, request.stream())
+        return {"name": stored.name, "size": stored.size}
+
+    @router.get(path + "/content")
+    async def get(
+        bucket_id: str,
+        name: ObjectName,
+        range_: Annotated[str | None, Header(alias="Range")] = None,
+    ) -> Response:
+        cloud.store.get(BucketRecord, bucket_id)
+        return buckets.answer(buckets.find(bucket_id, name), range_, metered=True)
+
+    @router.delete(path + "/content", status_code=204)
+    async def delete(bucket_id: str, name: ObjectName) -> None:
+        cloud.store.get(BucketRecord, bucket_id)
+        buckets.remove(buckets.find(bucket_id, name))
 
     return router
 

@@ -13,6 +13,7 @@ from descriptors.sla import GuaranteeTerm
 from vendor_modules.resources import Catalogue, Size
 
 Count = Annotated[int, Field(ge=0)]
+MAX_PAGE = 1000
 
 
 class Quotas(BaseModel):
@@ -67,6 +68,8 @@ class CloudConfig(BaseModel):
     """Added to every answer of the API."""
     bandwidth_bytes_per_second: Annotated[int, Field(gt=0)] | None = None
     """Of the line that images come in and go out by; None is no limit."""
+    page_size: Annotated[int, Field(ge=1, le=MAX_PAGE)] = 100
+    """How many items a page of a list has when no ``limit`` is asked for."""
     token_seconds: Annotated[float, Field(gt=0)] = 3600
 
     def catalogue(self) -> Catalogue:

@@ -10,10 +10,10 @@ from typing import Any
 import structlog
 from starlette.responses import JSONResponse
 
+from vendor_modules.testbed.config import MAX_PAGE
 from vendor_modules.testbed.errors import ApiError, invalid
 
 Asgi = Callable[[Any, Any, Any], Awaitable[None]]
-MAX_PAGE = 1000
 
 log = structlog.get_logger()
 
@@ -52,10 +52,10 @@ def error_response(error: Exception) -> JSONResponse:
     return JSONResponse({"error": {"code": error.code, "message": error.message}}, error.status, headers)
 
 
-def limit_of(text: str | None) -> int:
-    """The ``limit`` of a page: 100 if none is given."""
+def limit_of(text: str | None, page_size: int) -> int:
+    """The ``limit`` of a page: ``page_size`` if none is given."""
     if text is None:
-        return 100
+        return page_size
     if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= MAX_PAGE:
         raise invalid(f"limit must be a number from 1 to {MAX_PAGE}")
     return int(text)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from datetime import datetime
 from functools import cache
 from typing import Any, ClassVar, TypeVar
+from urllib.parse import quote
 
 import httpx
 from blake3 import blake3
 from pydantic import AnyHttpUrl, ValidationError
 
+from descriptors.base import MIB
 from vendor_modules.capabilities import (
     AccessKeys,
     Addresses,
@@ -23,6 +25,7 @@ from vendor_modules.capabilities import (
     ImageUpload,
     KeyPairs,
     MachineBundle,
+    Objects,
     Power,
     SecurityGroups,
     UsageReports,
@@ -42,7 +45,7 @@ from vendor_modules.errors import (
     Unsupported,
     VendorError,
 )
-from vendor_modules.module import Content, ModuleSettings, Proof
+from vendor_modules.module import Content, HttpSettings, ModuleSettings, Proof
 from vendor_modules.resources import (
     AccessKey,
     Address,
@@ -57,6 +60,7 @@ from vendor_modules.resources import (
     Rule,
     SecurityGroup,
     Status,
+    StoredObject,
     Usage,
     Value,
     Volume,
@@ -67,14 +71,18 @@ from vendor_modules.services.credentials import resolve
 from vendor_modules.testbed.wire import (
     Associate,
     Attach,
+    Console,
     CreateAccessKey,
     CreateKeyPair,
     CreateMachine,
     CreateSecurityGroup,
     Named,
+    Token,
 )
 
+T = TypeVar("T")
 V = TypeVar("V", bound=Value)
+M = TypeVar("M", int, str)
 
 
 @cache
@@ -95,7 +103,7 @@ _BY_CODE: dict[str, type[VendorError]] = {
 _BY_STATUS: dict[int, type[VendorError]] = {401: Unauthorized, 403: Forbidden, 404: NotFound, 409: Conflict}
 
 
-class TestbedSettings(ModuleSettings):
+class TestbedSettings(HttpSettings):
     """Where the cloud is."""
 
     __test__: ClassVar[bool] = False  # they are no test, whatever pytest makes of the name
@@ -115,6 +123,7 @@ class TestbedModule(
     KeyPairs,
     SecurityGroups,
     Addresses,
+    Objects,
     AccessKeys,
     UsageReports,
 ):
@@ -138,6 +147,7 @@ class TestbedModule(
             timeout=httpx.Timeout(30, connect=5),
             limits=httpx.Limits(max_connections=32, max_keepalive_connections=8),
             follow_redirects=False,
+            proxy=settings.proxy,
             trust_env=False,
             verify=_tls(),
         )
@@ -163,25 +173,26 @@ class TestbedModule(
         return _parsed(Machine, await self._order("/instances", _made(CreateMachine, **spec.model_dump()), key))
 
     async def _describe_machine(self, machine_id: str) -> Machine:
-        return _parsed(Machine, await self._ask("GET", f"/instances/{machine_id}"))
+        return _parsed(Machine, await self._ask("GET", _at("instances", machine_id)))
 
     async def _list_machines(self) -> list[Machine]:
         return await self._all("/instances", Machine)
 
     async def _destroy_machine(self, machine_id: str) -> None:
-        await self._ask("DELETE", f"/instances/{machine_id}")
+        await self._ask("DELETE", _at("instances", machine_id))
 
     async def _start_machine(self, machine_id: str) -> None:
-        await self._ask("POST", f"/instances/{machine_id}/start")
+        await self._ask("POST", _at("instances", machine_id, "start"))
 
     async def _stop_machine(self, machine_id: str) -> None:
-        await self._ask("POST", f"/instances/{machine_id}/stop")
+        await self._ask("POST", _at("instances", machine_id, "stop"))
 
     async def _console(self, machine_id: str) -> str:
-        return str((await self._ask("GET", f"/instances/{machine_id}/console"))["output"])
+        answer = await self._ask("GET", _at("instances", machine_id, "console"))
+        return _parsed(Console, answer).output
 
     async def _bundle_machine(self, machine_id: str, name: str, key: Key) -> Image:
-        return _parsed(Image, await self._order(f"/instances/{machine_id}/bundle", _made(Named, name=name), key))
+        return _parsed(Image, await self._order(_at("instances", machine_id, "bundle"), _made(Named, name=name), key))
 
     # --- volumes ---
 
@@ -189,40 +200,39 @@ class TestbedModule(
         return _parsed(Volume, await self._order("/volumes", spec, key))
 
     async def _describe_volume(self, volume_id: str) -> Volume:
-        return _parsed(Volume, await self._ask("GET", f"/volumes/{volume_id}"))
+        return _parsed(Volume, await self._ask("GET", _at("volumes", volume_id)))
 
     async def _list_volumes(self) -> list[Volume]:
         return await self._all("/volumes", Volume)
 
     async def _destroy_volume(self, volume_id: str) -> None:
-        await self._ask("DELETE", f"/volumes/{volume_id}")
+        await self._ask("DELETE", _at("volumes", volume_id))
 
     async def _attach_volume(self, volume_id: str, machine_id: str, device: str) -> None:
-        await self._ask("POST", f"/volumes/{volume_id}/attach", _made(Attach, machine=machine_id, device=device))
+        await self._ask("POST", _at("volumes", volume_id, "attach"), _made(Attach, machine=machine_id, device=device))
 
     async def _detach_volume(self, volume_id: str) -> None:
-        await self._ask("POST", f"/volumes/{volume_id}/detach")
+        await self._ask("POST", _at("volumes", volume_id, "detach"))
 
     async def _bundle_volume(self, volume_id: str, name: str, key: Key) -> Image:
-        return _parsed(Image, await self._order(f"/volumes/{volume_id}/bundle", _made(Named, name=name), key))
+        return _parsed(Image, await self._order(_at("volumes", volume_id, "bundle"), _made(Named, name=name), key))
 
     # --- images ---
 
     async def _describe_image(self, image_id: str) -> Image:
-        return _parsed(Image, await self._ask("GET", f"/images/{image_id}"))
+        return _parsed(Image, await self._ask("GET", _at("images", image_id)))
 
     async def _list_images(self) -> list[Image]:
         return await self._all("/images", Image)
 
     async def _destroy_image(self, image_id: str) -> None:
-        await self._ask("DELETE", f"/images/{image_id}")
+        await self._ask("DELETE", _at("images", image_id))
 
     async def _upload_image(self, spec: ImageSpec, content: Content, key: Key) -> Image:
         image = _parsed(Image, await self._order("/images", spec, key))
         if image.status is Status.PENDING:
-            await self._logged_in()  # a token that is refused half way would cost the whole transfer
-            path, length = f"/images/{image.id}/content", {"content-length": str(spec.size)}
-            image = _parsed(Image, await self._send("PUT", path, content=_verified(content, spec), headers=length))
+            path = _at("images", image.id, "content")
+            image = _parsed(Image, await self._transfer(path, lambda: _verified(content, spec), spec.size))
         if (image.size, image.digest) != (spec.size, spec.digest):
             raise ProtocolError(f"image {image.id} is not the one that was sent: {image.size} bytes, {image.digest}")
         return image
@@ -231,17 +241,8 @@ class TestbedModule(
         image = await self._describe_image(image_id)
         if offset >= image.size:
             return
-        await self._logged_in()
-        request = self._request("GET", f"/images/{image_id}/content", headers={"range": f"bytes={offset}-"})
-        response = await self._http.send(request, stream=True)
-        try:
-            if response.status_code != 206:
-                await response.aread()
-                raise _error_of(response)
-            async for chunk in response.aiter_raw(1024 * 1024):
-                yield chunk
-        finally:
-            await response.aclose()
+        async for chunk in self._content(_at("images", image_id, "content"), offset):
+            yield chunk
 
     # --- network ---
 
@@ -251,41 +252,41 @@ class TestbedModule(
         )
 
     async def _describe_key_pair(self, key_pair_id: str) -> KeyPair:
-        return _parsed(KeyPair, await self._ask("GET", f"/key-pairs/{key_pair_id}"))
+        return _parsed(KeyPair, await self._ask("GET", _at("key-pairs", key_pair_id)))
 
     async def _list_key_pairs(self) -> list[KeyPair]:
         return await self._all("/key-pairs", KeyPair)
 
     async def _destroy_key_pair(self, key_pair_id: str) -> None:
-        await self._ask("DELETE", f"/key-pairs/{key_pair_id}")
+        await self._ask("DELETE", _at("key-pairs", key_pair_id))
 
     async def _create_security_group(self, name: str, rules: tuple[Rule, ...], key: Key) -> SecurityGroup:
         order = _made(CreateSecurityGroup, name=name, rules=rules)
         return _parsed(SecurityGroup, await self._order("/security-groups", order, key))
 
     async def _describe_security_group(self, group_id: str) -> SecurityGroup:
-        return _parsed(SecurityGroup, await self._ask("GET", f"/security-groups/{group_id}"))
+        return _parsed(SecurityGroup, await self._ask("GET", _at("security-groups", group_id)))
 
     async def _list_security_groups(self) -> list[SecurityGroup]:
         return await self._all("/security-groups", SecurityGroup)
 
     async def _destroy_security_group(self, group_id: str) -> None:
-        await self._ask("DELETE", f"/security-groups/{group_id}")
+        await self._ask("DELETE", _at("security-groups", group_id))
 
     async def _create_address(self, name: str, key: Key) -> Address:
         return _parsed(Address, await self._order("/addresses", _made(Named, name=name), key))
 
     async def _describe_address(self, address_id: str) -> Address:
-        return _parsed(Address, await self._ask("GET", f"/addresses/{address_id}"))
+        return _parsed(Address, await self._ask("GET", _at("addresses", address_id)))
 
     async def _list_addresses(self) -> list[Address]:
         return await self._all("/addresses", Address)
 
     async def _associate_address(self, address_id: str, machine_id: str | None) -> None:
-        await self._ask("POST", f"/addresses/{address_id}/associate", _made(Associate, machine=machine_id))
+        await self._ask("POST", _at("addresses", address_id, "associate"), _made(Associate, machine=machine_id))
 
     async def _destroy_address(self, address_id: str) -> None:
-        await self._ask("DELETE", f"/addresses/{address_id}")
+        await self._ask("DELETE", _at("addresses", address_id))
 
     # --- object storage ---
 
@@ -293,30 +294,45 @@ class TestbedModule(
         return _parsed(Bucket, await self._order("/buckets", _made(Named, name=name), key))
 
     async def _describe_bucket(self, bucket_id: str) -> Bucket:
-        return _parsed(Bucket, await self._ask("GET", f"/buckets/{bucket_id}"))
+        return _parsed(Bucket, await self._ask("GET", _at("buckets", bucket_id)))
 
     async def _list_buckets(self) -> list[Bucket]:
         return await self._all("/buckets", Bucket)
 
     async def _destroy_bucket(self, bucket_id: str) -> None:
-        await self._ask("DELETE", f"/buckets/{bucket_id}")
+        await self._ask("DELETE", _at("buckets", bucket_id))
 
     async def _create_access_key(self, bucket_id: str, internal: bool, key: Key) -> AccessKey:
-        path = f"/buckets/{bucket_id}/access-keys"
+        path = _at("buckets", bucket_id, "access-keys")
         return _parsed(AccessKey, await self._order(path, CreateAccessKey(internal=internal), key))
 
     async def _describe_access_key(self, key_id: str) -> AccessKey:
-        return _parsed(AccessKey, await self._ask("GET", f"/access-keys/{key_id}"))
+        return _parsed(AccessKey, await self._ask("GET", _at("access-keys", key_id)))
 
     async def _list_access_keys(self) -> list[AccessKey]:
         return await self._all("/access-keys", AccessKey)
 
     async def _destroy_access_key(self, key_id: str) -> None:
-        await self._ask("DELETE", f"/access-keys/{key_id}")
+        await self._ask("DELETE", _at("access-keys", key_id))
+
+    async def _list_objects(self, bucket_id: str, prefix: str) -> list[StoredObject]:
+        return await self._pages(_at("buckets", bucket_id, "objects"), StoredObject, "", prefix=prefix)
+
+    async def _put_object(self, bucket_id: str, name: str, content: Content, size: int) -> None:
+        path = _at("buckets", bucket_id, "objects", "content")
+        await self._transfer(path, lambda: _whole(content, size), size, name=name)
+
+    def _get_object(self, bucket_id: str, name: str, offset: int) -> AsyncIterator[bytes]:
+        return self._content(_at("buckets", bucket_id, "objects", "content"), offset, name=name)
+
+    async def _delete_object(self, bucket_id: str, name: str) -> None:
+        await self._ask("DELETE", _at("buckets", bucket_id, "objects", "content"), params={"name": name})
 
     # --- errors ---
 
     def _translate(self, error: Exception) -> VendorError | None:
+        if isinstance(error, UnicodeEncodeError):
+            return InvalidRequest("half a surrogate pair is no character")
         if isinstance(error, httpx.TimeoutException):
             return TimedOut("no answer in time")
         if isinstance(error, httpx.UnsupportedProtocol | httpx.InvalidURL):
@@ -333,17 +349,24 @@ class TestbedModule(
         return await self._ask("POST", path, order, headers={"idempotency-key": key})
 
     async def _all(self, path: str, kind: type[V]) -> list[V]:
-        """All pages of a collection; nothing where the cloud does not have the service."""
-        found: list[V] = []
-        marker: int | None = 0
+        """All of a collection; nothing where the cloud does not have the service."""
         try:
-            while marker is not None:
-                answer = await self._ask("GET", path, params={"marker": marker})
-                found += [_parsed(kind, item) for item in _items(answer)]
-                marker = answer.get("next")
+            return await self._pages(path, kind, 0)
         except Unsupported:
             return []
-        return found
+
+    async def _pages(self, path: str, kind: type[V], marker: M, **params: str) -> list[V]:
+        """All pages of a list, from the one after the marker on."""
+        found: list[V] = []
+        while True:
+            answer = await self._ask("GET", path, params={"marker": marker, **params})
+            found += [_parsed(kind, item) for item in _items(answer)]
+            following = answer.get("next")
+            if following is None:
+                return found
+            if not isinstance(following, type(marker)) or following <= marker:
+                raise ProtocolError("the list's next page does not come after this one")
+            marker = following
 
     async def _ask(
         self,
@@ -354,21 +377,52 @@ class TestbedModule(
         params: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> dict[str, Any]:
-        """Ask with a token; once more with a new one if the cloud does not know ours any more."""
         content = body.model_dump_json().encode() if body else None
-        options = {
-            "content": content,
-            "params": params,
-            "headers": {"content-type": "application/json"} | {**(headers or {})},
-        }
+        headers = {"content-type": "application/json"} | {**(headers or {})}
+        return await self._with_token(lambda: self._send(method, path, content=content, params=params, headers=headers))
+
+    async def _transfer(self, path: str, content: Content, size: int, **params: str) -> dict[str, Any]:
+        """Send content of so many bytes."""
+        headers = {"content-length": str(size), "content-type": "application/octet-stream"}
+        return await self._with_token(
+            lambda: self._send("PUT", path, content=content(), params=params, headers=headers)
+        )
+
+    async def _content(self, path: str, offset: int, **params: str) -> AsyncIterator[bytes]:
+        """Read content from the offset on; there is none at its end or after it."""
+        headers = {"range": f"bytes={offset}-"} if offset else {}
+
+        async def opened() -> httpx.Response:
+            response = await self._http.send(self._request("GET", path, params=params, headers=headers), stream=True)
+            if response.status_code not in ((206, 416) if offset else (200,)):
+                try:
+                    await response.aread()
+                finally:
+                    await response.aclose()
+                raise _error_of(response)
+            if not {"content-length", "transfer-encoding"} & response.headers.keys():
+                await response.aclose()
+                raise ProtocolError("the answer does not tell where its content ends")
+            return response
+
+        response = await self._with_token(opened)
+        try:
+            if response.status_code != 416:
+                async for chunk in response.aiter_raw(MIB):
+                    yield chunk
+        finally:
+            await response.aclose()
+
+    async def _with_token(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """Ask with a token; once more with a new one if the cloud does not know ours any more."""
         token = await self._logged_in()
         try:
-            return await self._send(method, path, **options)
+            return await ask()
         except Unauthorized:
             if self._token == token:
                 self._token = None
             await self._logged_in()
-            return await self._send(method, path, **options)
+            return await ask()
 
     async def _send(self, method: str, path: str, **options: Any) -> dict[str, Any]:
         response = await self._http.send(self._request(method, path, **options))
@@ -388,8 +442,13 @@ class TestbedModule(
                 response = await self._http.post("/tokens", json=login)
                 if not response.is_success:
                     raise _error_of(response)
-                self._token = str(_object_of(response).get("token"))
+                self._token = _parsed(Token, _object_of(response)).token
             return self._token
+
+
+def _at(*steps: str) -> str:
+    """A path whose steps may hold anything: what means something in a URL is escaped."""
+    return "".join(f"/{quote(step, safe='').replace('.', '%2E')}" for step in steps)
 
 
 def _error_of(response: httpx.Response) -> VendorError:
@@ -466,5 +525,22 @@ async def _verified(content: Content, spec: ImageSpec) -> AsyncIterator[bytes]:
             break
     if size != spec.size or f"blake3:{hasher.hexdigest()}" != spec.digest:
         raise InvalidRequest(f"the content is not what was declared: {size} bytes, blake3:{hasher.hexdigest()}")
+    if held:
+        yield held
+
+
+async def _whole(content: Content, size: int) -> AsyncIterator[bytes]:
+    """The content, which must have so many bytes: found out before its last are sent."""
+    sent, held = 0, b""
+    async for chunk in content():
+        if held:
+            yield held
+        held, sent = chunk, sent + len(chunk)
+        if sent > size:
+            break
+    if sent != size:
+        raise InvalidRequest(
+            f"the content has {'more than ' if sent > size else ''}{min(sent, size)} bytes, not {size}"
+        )
     if held:
         yield held

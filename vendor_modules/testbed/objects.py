@@ -1,7 +1,8 @@
 """The cloud's object store: buckets, the keys to them, and the HTTP service at which objects are read and written.
 
-There are two endpoints: the *internal* one takes internal keys, its traffic is free; the *public* one takes the others,
-and what is read there counts as egress.
+There are three doors to an object: the API, for the account itself; the *internal* endpoint, which takes internal keys
+and whose traffic is free; the *public* endpoint, which takes the others. What is read by the API or the public endpoint
+counts as egress.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from vendor_modules.testbed.store import Store, StoredObject
 from vendor_modules.testbed.usage import UsageMeters
 
 MAX_NAME_BYTES = 1024
+OCTETS = "application/octet-stream"
 
 
 class Buckets:
@@ -109,19 +111,30 @@ class Buckets:
 
     # --- objects ---
 
-    def path(self, stored: StoredObject) -> Path:
-        """Where the object's data is."""
-        return self._folder / stored.bucket / stored.file
+    def page(self, bucket: str, prefix: str, after: str, limit: int) -> tuple[list[StoredObject], str | None]:
+        """So many objects by name whose names come after ``after`` and begin with ``prefix``; and what to go on after,
+        None at the end."""
+        found = self._store.objects(bucket, limit=limit + 1, after=after, prefix=prefix)
+        return found[:limit], found[limit - 1].name if len(found) > limit else None
+
+    def find(self, bucket: str, name: str) -> StoredObject:
+        """One object; the API's error if there is no such."""
+        if stored := self._store.object(bucket, name):
+            return stored
+        raise ApiError(404, "not-found", "there is no such object")
 
     async def put(self, bucket: str, name: str, content_type: str, content: AsyncIterator[bytes]) -> StoredObject:
         """Store an object, whole or not at all, in place of any of the same name."""
         folder = self._folder / bucket
+        self._store.get(BucketRecord, bucket)
         folder.mkdir(exist_ok=True)
         file = f"{blake3(name.encode()).hexdigest()}.{token_hex(8)}"
         part = folder / f"{file}.part"
         try:
             size = await self._receive(bucket, name, part, content)
             await in_thread(publish, part, folder / file)
+        except ClientDisconnect:
+            raise invalid("the object was not sent whole") from None
         finally:
             part.unlink(missing_ok=True)
         stored = StoredObject(bucket, name, file, size, content_type, utc_now())
@@ -133,7 +146,7 @@ class Buckets:
             self._store.put_object(stored)
             self._count(bucket, 0 if replaced else 1, size - (replaced.size if replaced else 0))
         if replaced:
-            self.path(replaced).unlink(missing_ok=True)
+            self._path(replaced).unlink(missing_ok=True)
         return stored
 
     def remove(self, stored: StoredObject) -> None:
@@ -141,7 +154,39 @@ class Buckets:
         with self._store.together():
             self._store.remove_objects(stored.bucket, stored.name)
             self._count(stored.bucket, -1, -stored.size)
-        self.path(stored).unlink(missing_ok=True)
+        self._path(stored).unlink(missing_ok=True)
+
+    def answer(self, stored: StoredObject, range_: str | None, *, metered: bool, head: bool = False) -> Response:
+        """The object as an HTTP response, from where a ``Range`` header says on; metered, it counts as egress."""
+        start = range_start(range_, stored.size)
+        headers = {
+            "content-length": str(stored.size - (start or 0)),
+            "last-modified": stored.modified.strftime("%a, %d %b %Y %H:%M:%S GMT"),
+            "etag": f'"{stored.file.rpartition(".")[2]}"',
+            "accept-ranges": "bytes",
+            "content-type": stored.content_type,
+        }
+        if start is not None:
+            headers["content-range"] = f"bytes {start}-{stored.size - 1}/{stored.size}"
+        if head:
+            return Response(headers=headers)
+        content = self._read(stored, start or 0, metered)
+        return StreamingResponse(content, 200 if start is None else 206, headers)
+
+    async def _read(self, stored: StoredObject, start: int, metered: bool) -> AsyncIterator[bytes]:
+        sent = 0
+        try:
+            with self._path(stored).open("rb") as file:
+                os.lseek(file.fileno(), start, os.SEEK_SET)
+                while chunk := await asyncio.to_thread(file.read, MIB):
+                    yield chunk
+                    sent += len(chunk)
+        finally:
+            if metered and self._store.find(BucketRecord, stored.bucket):
+                self._meters.egress(stored.bucket, "bucket", sent)
+
+    def _path(self, stored: StoredObject) -> Path:
+        return self._folder / stored.bucket / stored.file
 
     async def _receive(self, bucket: str, name: str, part: Path, content: AsyncIterator[bytes]) -> int:
         replaced = self._store.object(bucket, name)
@@ -169,10 +214,10 @@ class Buckets:
 class Endpoint:
     """One of the two endpoints, as a plain ASGI application: names are any Unicode, no routing table fits them."""
 
-    def __init__(self, buckets: Buckets, store: Store, meters: UsageMeters, *, internal: bool) -> None:
+    def __init__(self, buckets: Buckets, config: CloudConfig, store: Store, *, internal: bool) -> None:
         self._buckets = buckets
+        self._config = config
         self._store = store
-        self._meters = meters
         self._internal = internal
         self.app = JsonErrors(self._app)
 
@@ -189,16 +234,17 @@ class Endpoint:
                 raise ApiError(405, "method-not-allowed", "a bucket can be listed (GET), nothing else")
             return self._list(request, bucket)
         if request.method == "PUT":
-            return await self._put(request, bucket, name)
-        stored = self._store.object(bucket, name)
+            content_type = request.headers.get("content-type", OCTETS)
+            stored = await self._buckets.put(bucket, name, content_type, request.stream())
+            return JSONResponse({"key": stored.name, "size": stored.size}, status_code=201)
         if request.method not in ("GET", "HEAD", "DELETE"):
             raise ApiError(405, "method-not-allowed", "objects take PUT, GET, HEAD and DELETE")
-        if stored is None:
-            raise ApiError(404, "not-found", "there is no such object")
+        stored = self._buckets.find(bucket, name)
         if request.method == "DELETE":
             self._buckets.remove(stored)
             return Response(status_code=204)
-        return self._get(request, stored)
+        head = request.method == "HEAD"
+        return self._buckets.answer(stored, request.headers.get("range"), metered=not self._internal, head=head)
 
     def _check_key(self, request: Request, bucket: str) -> None:
         access, secret = _basic(request.headers.get("authorization", ""))
@@ -212,62 +258,41 @@ class Endpoint:
             raise ApiError(403, "forbidden", "the key is not for this bucket")
 
     def _list(self, request: Request, bucket: str) -> Response:
-        limit = limit_of(request.query_params.get("limit"))
+        limit = limit_of(request.query_params.get("limit"), self._config.page_size)
         after, prefix = request.query_params.get("marker", ""), request.query_params.get("prefix", "")
-        found = self._store.objects(bucket, limit=limit + 1, after=after, prefix=prefix)
+        found, following = self._buckets.page(bucket, prefix, after, limit)
         items = [
             {"key": o.name, "size": o.size, "content_type": o.content_type, "modified": o.modified.isoformat()}
-            for o in found[:limit]
+            for o in found
         ]
-        return JSONResponse({"objects": items, "next": items[-1]["key"] if len(found) > limit else None})
-
-    async def _put(self, request: Request, bucket: str, name: str) -> Response:
-        content_type = request.headers.get("content-type", "application/octet-stream")
-        try:
-            stored = await self._buckets.put(bucket, name, content_type, request.stream())
-        except ClientDisconnect:
-            raise invalid("the object was not sent whole") from None
-        return JSONResponse({"key": stored.name, "size": stored.size}, status_code=201)
-
-    def _get(self, request: Request, stored: StoredObject) -> Response:
-        start = range_start(request.headers.get("range"), stored.size)
-        headers = {
-            "content-length": str(stored.size - (start or 0)),
-            "last-modified": stored.modified.strftime("%a, %d %b %Y %H:%M:%S GMT"),
-            "etag": f'"{stored.file.rpartition(".")[2]}"',
-            "accept-ranges": "bytes",
-            "content-type": stored.content_type,
-        }
-        if start is not None:
-            headers["content-range"] = f"bytes {start}-{stored.size - 1}/{stored.size}"
-        if request.method == "HEAD":
-            return Response(headers=headers)
-        return StreamingResponse(self._read(stored, start or 0), 200 if start is None else 206, headers)
-
-    async def _read(self, stored: StoredObject, start: int) -> AsyncIterator[bytes]:
-        sent = 0
-        try:
-            with self._buckets.path(stored).open("rb") as file:
-                os.lseek(file.fileno(), start, os.SEEK_SET)
-                while chunk := await asyncio.to_thread(file.read, MIB):
-                    yield chunk
-                    sent += len(chunk)
-        finally:
-            if not self._internal and self._store.find(BucketRecord, stored.bucket):
-                self._meters.egress(stored.bucket, "bucket", sent)
+        return JSONResponse({"objects": items, "next": following})
 
 
 def _names(request: Request) -> tuple[str, str]:
     """The bucket and the object's name, exactly as they were sent: dots and slashes in a name mean nothing."""
     _, _, path = request.scope["raw_path"].partition(b"/")
     bucket, _, name = path.partition(b"/")
+    return bucket.decode("ascii", "replace"), _object_name(unquote_to_bytes(name)) if name else ""
+
+
+def name_in(query: bytes) -> str:
+    """The object's name in a query of the API, exactly as it was sent; the API's error if there is none. In a path, its
+    dots and slashes would be resolved and routed."""
+    for pair in query.split(b"&"):
+        field, _, value = pair.partition(b"=")
+        if field == b"name":
+            return _object_name(unquote_to_bytes(value.replace(b"+", b" ")))
+    raise invalid("an object's name is needed: ?name=")
+
+
+def _object_name(sent: bytes) -> str:
     try:
-        decoded = unquote_to_bytes(name).decode()
+        name = sent.decode()
     except UnicodeDecodeError as error:
         raise invalid("an object's name is UTF-8") from error
-    if len(decoded.encode()) > MAX_NAME_BYTES or "\0" in decoded:
-        raise invalid(f"an object's name has at most {MAX_NAME_BYTES} bytes, none of them zero")
-    return bucket.decode("ascii", "replace"), decoded
+    if not 1 <= len(sent) <= MAX_NAME_BYTES or "\0" in name:
+        raise invalid(f"an object's name has 1 to {MAX_NAME_BYTES} bytes, none of them zero")
+    return name
 
 
 def _basic(header: str) -> tuple[str, str]:

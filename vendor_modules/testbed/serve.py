@@ -60,7 +60,7 @@ async def _serve(state: Path, config_text: str | None) -> None:
     log = structlog.get_logger().bind(cloud=config.name)
     cloud = await Cloud.open(state, config, ports, store, log)
     apps = [make_app(cloud)]
-    apps += [Endpoint(cloud.buckets, store, cloud.meters, internal=internal).app for internal in (True, False)]
+    apps += [Endpoint(cloud.buckets, config, store, internal=internal).app for internal in (True, False)]
     servers = [_Server(_settings(app)) for app in apps]
     running = [asyncio.create_task(s.serve(sockets=[sock])) for s, sock in zip(servers, sockets, strict=True)]
     print(json.dumps({"name": config.name, "url": f"http://{HOST}:{ports.api}", "pid": os.getpid()}), flush=True)  # noqa: T201

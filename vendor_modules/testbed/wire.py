@@ -81,6 +81,12 @@ class CreateAccessKey(Value):
     internal: bool
 
 
+class Console(Value):
+    """What a machine printed last."""
+
+    output: str
+
+
 class Login(Value):
     """Ask for a token."""
 

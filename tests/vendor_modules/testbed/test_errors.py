@@ -194,7 +194,7 @@ async def test_external_credentials_are_read_when_needed(monkeypatch: pytest.Mon
 
     def cloud(request: httpx.Request) -> httpx.Response:
         sent.append(request.content)
-        return httpx.Response(201, json={"token": "t", "items": []})
+        return httpx.Response(201, json={"token": "t", "expires_at": "2030-01-01T00:00:00Z", "items": []})
 
     external = ExternalCredentials(username="owner", variable="TESTBED_PASSWORD_HERE")
     async with answering(cloud, login=False) as module:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from pathlib import Path
 from urllib.parse import quote
 
@@ -12,9 +13,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.labs.testbed import RunningCloud, start_cloud
-from vendor_modules.errors import NotFound
+from tests.vendor_modules.testbed.helpers import eventually
+from vendor_modules.errors import InvalidRequest, NotFound, QuotaExceeded
+from vendor_modules.module import Content
 from vendor_modules.resources import AccessKey
 from vendor_modules.testbed.module import TestbedModule
+from vendor_modules.testbed.objects import name_in
 
 pytestmark = pytest.mark.integration
 
@@ -197,3 +201,159 @@ async def test_objects_survive_a_killed_cloud(tmp_path: Path) -> None:
         async with client(key) as http:
             assert (await http.get("/a")).content == b"kept"
         assert len(list(folder.iterdir())) == 1
+
+
+# --- by the account itself ---
+
+
+def sent(data: bytes) -> Content:
+    """The data as content to send, in chunks that end at no round number."""
+
+    async def content() -> AsyncIterator[bytes]:
+        for start in range(0, len(data), 300_001):
+            yield data[start : start + 300_001]
+
+    return content
+
+
+async def put(cloud: TestbedModule, bucket: str, name: str, data: bytes) -> None:
+    """Store an object."""
+    await cloud.put_object(bucket, name, sent(data), size=len(data))
+
+
+async def read(cloud: TestbedModule, bucket: str, name: str, offset: int = 0) -> bytes:
+    """An object's bytes from the offset on."""
+    return b"".join([chunk async for chunk in cloud.get_object(bucket, name, offset=offset)])
+
+
+async def test_the_account_reads_and_writes_objects(cloud: TestbedModule) -> None:
+    """Without an access key, an object is stored, read from any offset on, replaced and removed; who has a key to the
+    bucket sees the same object."""
+    key, data = await bucket_and_key(cloud), bytes(range(256)) * 9000
+    await put(cloud, key.bucket, "a/b", b"before")
+    await put(cloud, key.bucket, "a/b", data)
+    await put(cloud, key.bucket, "empty", b"")
+    for offset in 0, 1, 1_000_001, len(data) - 1, len(data), len(data) + 5:
+        assert await read(cloud, key.bucket, "a/b", offset) == data[offset:]
+    assert await read(cloud, key.bucket, "empty") == b""
+    async with client(key) as http:
+        assert (await http.get("/a/b")).content == data
+    found = [(o.name, o.size) for o in await cloud.list_objects(key.bucket)]
+    assert found == [("a/b", len(data)), ("empty", 0)]
+    for _ in range(2):
+        await cloud.delete_object(key.bucket, "a/b")
+    assert (await cloud.describe_bucket(key.bucket)).objects == 1
+    with pytest.raises(NotFound):
+        await read(cloud, key.bucket, "a/b", 5)
+
+
+async def test_what_is_not_there_is_not_found(cloud: TestbedModule) -> None:
+    """No object is listed, read or stored in a bucket that does not exist."""
+    for call in (
+        lambda: cloud.list_objects("bucket-0"),
+        lambda: read(cloud, "bucket-0", "a"),
+        lambda: put(cloud, "bucket-0", "a", b"data"),
+    ):
+        with pytest.raises(NotFound, match="bucket"):
+            await call()
+    await cloud.delete_object("bucket-0", "a")
+
+
+async def test_all_objects_are_listed_in_order(tmp_path: Path) -> None:
+    """A list comes in as many pages as it takes, by code point, below the prefix, which is no pattern."""
+    names = ["%", "_", "a", "a/", "a/1", "a/2", "a/_", "a//", "b", "B", "é", "\uffff", "\U0001f600"]
+    async with start_cloud(tmp_path, page_size=2) as own:
+        bucket = await own.module.create_bucket("b", key="b")
+        for name in names:
+            await put(own.module, bucket.id, name, b"")
+        for prefix in "", "a/", "a/_", "_", "%", "é", "nothing":
+            found = [stored.name for stored in await own.module.list_objects(bucket.id, prefix=prefix)]
+            assert found == sorted(name for name in names if name.startswith(prefix))
+
+
+async def test_any_name_is_just_a_name_to_the_account(cloud: TestbedModule, desk: RunningCloud) -> None:
+    """Names with anything in them come back as they are by the API; what can be no name is refused."""
+    bucket = await cloud.create_bucket("b", key="b")
+    before = set(desk.state.rglob("*"))
+    names = [
+        "..",
+        "../../cloud.db",
+        "/",
+        "//a",
+        "ü €/\U0001f600",
+        "%2e%2e",
+        "+ &=?#;name=b",
+        "x" * 1024,
+        "\n",
+        "content",
+    ]
+    for name in names:
+        await put(cloud, bucket.id, name, name.encode())
+    assert [o.name for o in await cloud.list_objects(bucket.id)] == sorted(names)
+    for name in names:
+        assert name in [o.name for o in await cloud.list_objects(bucket.id, prefix=name)]
+        assert await read(cloud, bucket.id, name) == name.encode()
+        await cloud.delete_object(bucket.id, name)
+    assert (await cloud.describe_bucket(bucket.id)).objects == 0
+    assert {path.name for path in set(desk.state.rglob("*")) - before} == {bucket.id}
+    for name in "", "x" * 1025, "\0", "\ud800":
+        with pytest.raises(InvalidRequest):
+            await put(cloud, bucket.id, name, b"")
+
+
+@given(name=st.text(min_size=1, max_size=200))
+def test_object_names_survive_the_query(name: str) -> None:
+    """Whatever a name holds, the API reads from the query what the module meant."""
+    try:
+        query = httpx.Request("GET", "http://x/", params={"marker": "name=", "name": name}).url.query
+    except UnicodeEncodeError:
+        return
+    if "\0" not in name:
+        assert name_in(query) == name
+
+
+@pytest.mark.parametrize("data", [b"short", b"longer than was declared"])
+async def test_an_object_of_another_size_is_refused(cloud: TestbedModule, data: bytes) -> None:
+    """Content that has more or fewer bytes than was said replaces nothing."""
+    bucket = await cloud.create_bucket("b", key="b")
+    await put(cloud, bucket.id, "a", b"before")
+    with pytest.raises(InvalidRequest, match="not 10"):
+        await cloud.put_object(bucket.id, "a", sent(data), size=10)
+    assert await read(cloud, bucket.id, "a") == b"before"
+
+
+async def test_an_upload_that_breaks_off_leaves_nothing(cloud: TestbedModule, desk: RunningCloud) -> None:
+    """When the account's connection breaks in the middle of an object, the one before stays, and no file is left."""
+    bucket = await cloud.create_bucket("b", key="b")
+    await put(cloud, bucket.id, "a", b"before")
+    _, writer = await asyncio.open_connection("127.0.0.1", int(desk.url.rpartition(":")[2]))
+    head = f"PUT /v1/buckets/{bucket.id}/objects/content?name=a HTTP/1.1\r\nHost: x\r\n"
+    writer.write(f"{head}Authorization: Bearer {cloud._token}\r\nContent-Length: 9\r\n\r\nhalf".encode())
+    await writer.drain()
+    folder = desk.state / "buckets" / bucket.id
+    await eventually(lambda: len(list(folder.iterdir())) == 2)
+    writer.close()
+    await eventually(lambda: len(list(folder.iterdir())) == 1)
+    assert await read(cloud, bucket.id, "a") == b"before"
+
+
+async def test_the_accounts_reads_are_egress(cloud: TestbedModule) -> None:
+    """What the account reads by the API leaves the cloud: it is in the usage, as GiB of egress."""
+    bucket = await cloud.create_bucket("b", key="b")
+    await put(cloud, bucket.id, "a", b"x" * 100_000)
+    await read(cloud, bucket.id, "a", 40_000)
+    [record] = [record for record in await cloud.usage() if record.resource == bucket.id and record.unit == "GiB"]
+    assert round(float(record.quantity) * 1024**3) == pytest.approx(60_000, rel=0.001)
+
+
+async def test_the_accounts_objects_survive_a_killed_cloud(tmp_path: Path) -> None:
+    """What was stored by the API is there after kill -9, and the bucket's quota counts it."""
+    async with start_cloud(tmp_path, quotas={"bucket_mib": 1}) as own:
+        bucket = await own.module.create_bucket("b", key="b")
+        await put(own.module, bucket.id, "a", b"x" * 1_000_000)
+        await own.kill()
+        await own.restart()
+        assert await read(own.module, bucket.id, "a", 999_999) == b"x"
+        with pytest.raises(QuotaExceeded, match="1 MiB in buckets"):
+            await put(own.module, bucket.id, "b", b"x" * 100_000)
+        assert [stored.name for stored in await own.module.list_objects(bucket.id)] == ["a"]

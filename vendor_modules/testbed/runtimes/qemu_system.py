@@ -15,7 +15,7 @@ import shutil
 import stat
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -126,19 +126,19 @@ def _fingerprint(kernel: Path) -> str:
 def initramfs(release: str) -> bytes:
     """The initramfs for the kernel of that release: an archive to which another can be appended."""
     files = {"init": (INIT.read_bytes(), 0o755), "bin/busybox": (Path(tool("busybox")).read_bytes(), 0o755)}
-    for number, module in enumerate(_modules(release)):
+    for number, module in enumerate(modules(release)):
         files[f"boot/modules/{number:02}-{module.name.split('.ko')[0]}"] = (_unpacked(module), 0o644)
     return cpio(files, ("proc", "sys", "dev", "system"))
 
 
-def _modules(release: str) -> list[Path]:
-    """The modules needed, each after all that it depends on."""
+def modules(release: str, wanted: Sequence[str] = MODULES) -> list[Path]:
+    """The kernel modules wanted, each after all that it depends on."""
     folder = _modules_of(release)
     lines = (line.split(":", 1) for line in (folder / "modules.dep").read_text().splitlines())
     depends = {path: after.split() for path, after in lines}
     names = {Path(path).name.split(".ko")[0].replace("-", "_"): path for path in depends}
     order: dict[str, None] = {}
-    for name in MODULES:
+    for name in wanted:
         if path := names.get(name):  # one that is built in has no file
             order.update(dict.fromkeys([*reversed(depends[path]), path]))
     return [folder / path for path in order]
@@ -182,7 +182,7 @@ def _make_disk(disk: Path) -> None:
         ).stdout.split():
             if applet != "busybox":
                 (root / "bin" / applet).symlink_to("busybox")
-        for source in _python():
+        for source in python():
             target = root / source.relative_to("/")
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(source, target)
@@ -190,7 +190,7 @@ def _make_disk(disk: Path) -> None:
         make_ext4(root, disk, spare=MIB, journal=False)
 
 
-def _python() -> Iterator[Path]:
+def python() -> Iterator[Path]:
     """All the files of this computer's Python: program, standard library, shared libraries."""
     program = Path(tool("python3")).resolve()
     show = "import sysconfig; print(sysconfig.get_path('stdlib'))"
