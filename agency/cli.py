@@ -424,10 +424,23 @@ def validate(
 
 
 @app.command()
-def vendors(state: State = None, as_json: AsJson = False) -> None:
+def vendors(
+    modules: Annotated[
+        bool, typer.Option("--modules", help="All Vendor Modules that are installed; no agency need run.")
+    ] = False,
+    state: State = None,
+    as_json: AsJson = False,
+) -> None:
     """Show the vendors and what each can do."""
     from agency import show
 
+    if modules:
+        from vendor_modules.documentation import about, installed
+
+        with _explained(as_json):
+            answer = {"vendors": [about(name, module) for name, module in installed().items()]}
+        _show(answer, as_json, show.modules)
+        return
     with _client(state, as_json) as client:
         answer = client.get("/vendors")
     _show(answer, as_json, show.vendors)
@@ -479,12 +492,13 @@ def vendor_add(
 ) -> None:
     """Add a vendor once it has answered; the agency knows it when it is next started. Secrets are kept encrypted."""
     from agency import vendors
+    from vendor_modules.vendor_file import VendorFile
 
     if (config is None) == (module is None):
         raise typer.BadParameter("give one of --config FILE and --module MODULE")
 
     async def work() -> Any:
-        file = vendors.VendorFile.read(config) if config else _asked(module or "")
+        file = VendorFile.read(config) if config else _asked(module or "")
         return await vendors.add(_state(state), name, file)
 
     catalogue = _locally(work(), _state(state), as_json)
@@ -498,9 +512,9 @@ def vendor_add(
 
 def _asked(module: str) -> Any:
     """A vendor whose settings and credentials are asked for on the terminal, from the module's own models."""
-    from agency.vendors import VendorFile
     from vendor_modules import registry
     from vendor_modules.services.credentials import KINDS
+    from vendor_modules.vendor_file import VendorFile
 
     kind = registry.load(module)
     settings = {name: typer.prompt(name) for name, field in kind.Settings.model_fields.items() if field.is_required()}
@@ -512,6 +526,24 @@ def _asked(module: str) -> Any:
     credentials = {name: typer.prompt(name, hide_input=hidden) for name, hidden in secret.items()}
     return VendorFile.model_validate(
         {"module": module, "settings": settings, "credentials": {"kind": which, **credentials}}
+    )
+
+
+@vendor_app.command("new")
+def vendor_new(
+    name: Name,
+    into: Annotated[Path, typer.Option("--into", metavar="DIR", help="Where its folder is made.")] = Path(),
+    as_json: AsJson = False,
+) -> None:
+    """Begin a Vendor Module: writes one that runs, with its tests. `agency vendor check NAME` says what is missing."""
+    from agency import vendors
+
+    with _explained(as_json):
+        files = [str(file) for file in vendors.begin(name, into)]
+    _show(
+        {"name": name, "files": files},
+        as_json,
+        lambda console, a: console.print("\n".join(["Written:", *a["files"], f"Next: agency vendor check {name}"])),
     )
 
 
@@ -528,14 +560,18 @@ def vendor_remove(name: Name, state: State = None, as_json: AsJson = False) -> N
 def vendor_check(
     name: Name, config: Annotated[Path | None, Config] = None, state: State = None, as_json: AsJson = False
 ) -> None:
-    """Run the conformance suite on a vendor: creates, uses and removes things there. `testbed` brings its own cloud."""
+    """Run the conformance suite on a vendor: creates, uses and removes things there. `testbed` brings its own cloud.
+
+    What `agency vendor new` wrote here is found by its name.
+    """
     from agency import show, vendors
     from vendor_modules import conformance
+    from vendor_modules.vendor_file import VendorFile
 
     console = _console(stderr=as_json)
 
     async def work() -> Any:
-        file = vendors.VendorFile.read(config) if config else None
+        file = VendorFile.read(config) if config else None
         async with vendors.subject(_state(state), name, file) as subject:
             return await conformance.check_vendor(subject, lambda result: show.check(console, result, quiet=as_json))
 
@@ -551,10 +587,11 @@ def vendor_check(
 @contextmanager
 def _catalogue(state: Path | None, as_json: bool) -> Iterator[Catalog]:
     """The price catalogue; what goes wrong with it is shown and ends the command."""
+    from agency.places import PRICES
     from vendor_modules.catalog import BadPriceFile, Catalog, CatalogueError
 
     try:
-        yield Catalog(_state(state) / "prices")
+        yield Catalog(_state(state) / PRICES)
     except CatalogueError as error:
         problem = {"code": error.code, "message": str(error), "remedy": error.remedy}
         raise _fail(problem, as_json, USAGE if isinstance(error, BadPriceFile) else FAILED) from None

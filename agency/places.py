@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+PRICES = "prices"
+"""The folder of the price catalogue in the state directory."""
+
 
 def default_state() -> Path:
     """``$XDG_STATE_HOME/cloud-agency``, by default ``~/.local/state/cloud-agency``."""

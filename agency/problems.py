@@ -20,6 +20,7 @@ from descriptors.documents import DocumentError
 from descriptors.messages import Problem
 from vendor_modules import registry
 from vendor_modules.errors import VendorError
+from vendor_modules.vendor_file import BadVendorFile
 
 log = structlog.get_logger("agency")
 
@@ -49,6 +50,7 @@ _FORESEEN: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str, str],
     (NoSuchBlob, "file-missing", "`agency submit` the descriptor again: it uploads its files"),
     (DamagedBlob, "file-damaged", "`agency submit` the descriptor again: it uploads its files"),
     ((registry.UnknownModule, registry.BrokenModule), "bad-value", "correct the value and try again"),
+    (BadVendorFile, "bad-vendor-file", "write it as YAML or JSON"),
 )
 """Errors whose own words are for people: their code, and what to do."""
 _DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})

@@ -79,7 +79,7 @@ async def running_agency(settings: Settings) -> AsyncIterator[Agency]:
             clouds = await stack.enter_async_context(
                 running_clouds(settings.state / "clouds", store, credentials, settings.cloud_restart_seconds)
             )
-        modules, unusable = await _modules(stack, await store.vendors(), services(store, credentials))
+        modules, unusable = await _modules(stack, await store.vendors(), services(store, credentials, settings.state))
         workshop = Workshop(modules, store, Blobs(settings.state / "blobs"), settings.state / "spool", Events(store))
         deployer = await stack.enter_async_context(_society(workshop, settings.call_seconds))
         await stack.enter_async_context(_workflows(settings, workshop))

@@ -137,6 +137,17 @@ def vendors(console: Console, answer: Json) -> None:
     console.print(table)
 
 
+def modules(console: Console, answer: Json) -> None:
+    """The Vendor Modules that are installed, with what each can do and how far it has been proven."""
+    table = Table(title="Vendor Modules: what each can do, and what proves it", title_justify="left")
+    for column in ("module", "provider", "proof", "can do"):
+        table.add_column(column)
+    for row in answer["vendors"]:
+        able = ", ".join(capability for capability, can in row["capabilities"].items() if can)
+        table.add_row(escape(row["name"]), escape(row["title"]), row["proof"], able)
+    console.print(table)
+
+
 def unusable(console: Console, vendor: Unusable) -> None:
     """A vendor that a running agency leaves out."""
     console.print(f"[yellow]vendor {escape(vendor.name)} is left out[/]: {escape(vendor.problem)}")
@@ -191,6 +202,8 @@ def report(console: Console, answer: Json) -> None:
     outcomes = [each["outcome"] for each in answer["checks"]]
     counts = ", ".join(f"{outcomes.count(outcome)} {outcome}" for outcome in ("passed", "failed", "skipped"))
     console.print(f"{answer['vendor']}: {counts}")
+    if answer["missing"]:
+        console.print(f"[yellow]still to be written[/]: {escape(', '.join(answer['missing']))}")
 
 
 def problem(console: Console, document: Json) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import structlog
 
+from agency.places import PRICES
 from agency.problems import refuse
 from agency.settings import Settings
 from agency.store.credentials import Cipher, EncryptedCredentials
@@ -15,6 +16,7 @@ from agency.store.keyring import Keyring
 from agency.store.persistence import StorePersistence
 from agency.store.store import Store
 from vendor_modules.services import Services
+from vendor_modules.services.prices import CataloguePrices
 from vendor_modules.services.serialization import JsonSerialization
 
 
@@ -35,7 +37,8 @@ async def opened(settings: Settings) -> AsyncIterator[tuple[Store, EncryptedCred
         yield store, EncryptedCredentials(store, Cipher(Keyring(settings.state / "master.key").key()))
 
 
-def services(store: Store, credentials: EncryptedCredentials) -> Services:
-    """The four services of a module, on the agency's store."""
+def services(store: Store, credentials: EncryptedCredentials, state: Path) -> Services:
+    """The services of a module, on the agency's store and the price catalogue below its state directory."""
     log = structlog.get_logger("agency")
-    return Services(credentials, StorePersistence(store), log, JsonSerialization())
+    prices = CataloguePrices(state / PRICES)
+    return Services(credentials, StorePersistence(store), log, JsonSerialization(), prices)

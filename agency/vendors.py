@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+import keyword
+import re
 import secrets
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import structlog
-import yaml
-from pydantic import BaseModel, ConfigDict
 
 from agency.clouds import CLOUDS, USERNAME, Cloud
 from agency.problems import refuse
@@ -20,7 +19,7 @@ from agency.state import opened
 from agency.store.credentials import hide
 from agency.store.persistence import StorePersistence
 from agency.store.store import VendorConfig
-from vendor_modules import registry
+from vendor_modules import registry, scaffold
 from vendor_modules.conformance import Subject
 from vendor_modules.conformance.bench import FixedCredentials
 from vendor_modules.resources import Catalogue
@@ -28,39 +27,36 @@ from vendor_modules.services import Services
 from vendor_modules.services.credentials import Credentials, PasswordCredentials
 from vendor_modules.services.persistence import MemoryPersistence
 from vendor_modules.services.serialization import JsonSerialization
+from vendor_modules.vendor_file import VendorFile
 
 MACHINE_KEYS = ".machines"
 """The keys to a vendor's machines are kept beside its credentials, under its name with this behind it."""
 
 
-class VendorFile(BaseModel):
-    """A vendor as a YAML or JSON file describes it: for ``agency vendor add`` and ``agency vendor check``."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    module: str
-    settings: dict[str, Any] = {}
-    credentials: Credentials
-    image: str = "base"
-    """The image that the check's machines start from; it must have Python."""
-    size: str | None = None
-    """The machine size that the check uses; by default the cheapest."""
-
-    @classmethod
-    def read(cls, file: Path) -> VendorFile:
-        """The vendor in the file; a problem says what is wrong with it, and never shows a secret."""
-        try:
-            content = yaml.safe_load(file.read_text())
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            where = str(getattr(error, "problem_mark", "") or getattr(error, "strerror", "") or "not text").strip()
-            raise refuse("bad-vendor-file", f"{file} cannot be read: {where}", "write it as YAML or JSON") from None
-        return cls.model_validate(content)
+def begin(name: str, directory: Path) -> list[Path]:
+    """Write a new Vendor Module of that name below the directory; returns its files."""
+    if not re.fullmatch(r"[a-z]([a-z0-9-]{0,38}[a-z0-9])?", name) or keyword.iskeyword(name):
+        raise refuse(
+            "bad-value",
+            f"{name!r} cannot be a module's name",
+            "begin with a lower-case letter; then letters, digits and inner hyphens, at most 40",
+        )
+    try:
+        return scaffold.write(name, directory)
+    except FileExistsError:
+        raise refuse("already-exists", f"{directory / name} exists", "take another name, or remove it") from None
 
 
 async def add(state: Path, name: str, file: VendorFile) -> Catalogue:
     """Add a vendor, or replace the one of that name, once it has answered; returns what it sells. Until it has, nothing
     is kept, and the vendor that is replaced stays as it was."""
-    kind = registry.load(file.module)
+    kind = file.kind()
+    if file.folder is not None:
+        raise refuse(
+            "module-not-installed",
+            f"{file.module} is a file: the agency would not find the module at its next start",
+            "install it (`pip install -e`, see its pyproject.toml), and give its name instead",
+        )
     if file.credentials.kind not in kind.credential_kinds:
         raise refuse(
             "bad-credentials",
@@ -97,12 +93,11 @@ async def remove(state: Path, name: str) -> None:
 
 @asynccontextmanager
 async def subject(state: Path, name: str, file: VendorFile | None) -> AsyncIterator[Subject]:
-    """Whom to examine: the vendor of a file; else the agency's vendor of that name; else a testbed cloud of its own."""
+    """Whom to examine: the vendor of a file; else the agency's vendor of that name; else a testbed cloud of its own;
+    else what ``agency vendor new`` has made here under that name."""
     if file is not None:
         hide(file.credentials)
-        kind = registry.load(file.module)
-        settings = kind.Settings.model_validate(file.settings)
-        yield Subject(kind, settings, file.credentials, vendor=name, image=file.image, size=file.size)
+        yield file.subject(name)
         return
     known: dict[str, VendorConfig] = {}
     credentials: Credentials | None = None
@@ -116,6 +111,8 @@ async def subject(state: Path, name: str, file: VendorFile | None) -> AsyncItera
     elif name == "testbed":
         async with _testbed() as examined:
             yield examined
+    elif (described := Path(name) / "vendor.yaml").is_file():
+        yield VendorFile.read(described).subject(name)
     else:
         raise refuse(
             "unknown-vendor",

@@ -61,9 +61,10 @@ class Proof(StrEnum):
 
 
 class ModuleSettings(BaseModel):
-    """What a module must be told besides its credentials. Forms, prompts and docs are made from its fields."""
+    """What a module must be told besides its credentials. Forms, prompts and docs are made from its fields, and from
+    what is written below each."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 class PriceSource(StrEnum):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from importlib.metadata import EntryPoint, entry_points
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
 
 from vendor_modules.module import VendorModule
 
@@ -31,6 +34,24 @@ def load(name: str) -> type[VendorModule]:
         module = points[0].load()
     except Exception as error:
         raise BrokenModule(f"vendor module {name!r} ({points[0].value}) cannot be imported: {error}") from error
+    return _checked(module, f"vendor module {name!r} ({points[0].value})")
+
+
+def load_file(file: Path, class_name: str) -> type[VendorModule]:
+    """The class of that name in a Python file: a module that is being written, and not installed yet."""
+    spec = spec_from_file_location(file.stem, file)
+    if not file.is_file() or spec is None or spec.loader is None:
+        raise UnknownModule(f"there is no Python file {file}")
+    loaded = module_from_spec(spec)
+    sys.modules[file.stem] = loaded  # where dataclasses and pydantic look for the annotations' names
+    try:
+        spec.loader.exec_module(loaded)
+    except Exception as error:
+        raise BrokenModule(f"{file} cannot be imported: {error}") from error
+    return _checked(getattr(loaded, class_name, None), f"{class_name} in {file}")
+
+
+def _checked(module: object, what: str) -> type[VendorModule]:
     if not (isinstance(module, type) and issubclass(module, VendorModule)):
-        raise BrokenModule(f"vendor module {name!r} ({points[0].value}) is not a VendorModule class")
+        raise BrokenModule(f"{what} is not a VendorModule class")
     return module

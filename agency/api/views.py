@@ -14,7 +14,8 @@ from agency.store.store import Event
 from descriptors.application import Application
 from descriptors.deployment import Deployment
 from descriptors.sla import Agreement, Comparison, Ranked
-from vendor_modules.capabilities import CAPABILITIES, capabilities
+from vendor_modules.capabilities import CAPABILITIES
+from vendor_modules.documentation import about
 from vendor_modules.errors import VendorError
 from vendor_modules.module import VendorModule
 
@@ -61,14 +62,12 @@ async def vendors(workshop: Workshop, unusable: Iterable[Unusable] = ()) -> Json
 
 def _left_out(vendor: Unusable) -> Json:
     row: Json = {"name": vendor.name, "module": vendor.module, "proof": "unknown"}
-    row["capabilities"] = dict.fromkeys(CAPABILITIES, False)
+    row |= {"capabilities": dict.fromkeys(CAPABILITIES, False), "operations": {}}
     return row | {"reachable": False, "problem": vendor.problem}
 
 
 async def _vendor(name: str, module: VendorModule) -> Json:
-    able = capabilities(type(module))
-    row: Json = {"name": name, "module": type(module).title, "proof": type(module).proof.value}
-    row["capabilities"] = {capability: capability in able for capability in CAPABILITIES}
+    row = about(name, type(module)) | {"module": type(module).title}
     try:
         catalogue = await module.catalogue()
     except VendorError as error:

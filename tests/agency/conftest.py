@@ -44,7 +44,7 @@ def in_memory() -> Iterator[Path]:
 async def workshop_at(state: Path, *clouds: Cloud) -> AsyncIterator[Workshop]:
     """A workshop in that directory over these clouds, on a real store; the workflows work with it."""
     async with Store.open(f"sqlite+aiosqlite:///{state}/agency.db") as store:
-        given = services(store, EncryptedCredentials(store, Cipher(bytes(32))))
+        given = services(store, EncryptedCredentials(store, Cipher(bytes(32))), state)
         modules = {cloud.name: toy_module(cloud, given) for cloud in clouds}
         workshop = Workshop(modules, store, Blobs(state / "blobs"), state / "spool", Events(store))
         workshop.blobs.put(CONFIG)

@@ -16,10 +16,10 @@ from agency.settings import Settings
 from agency.state import opened
 from agency.store.models import CredentialRow
 from agency.store.store import Store, VendorConfig
-from agency.vendors import VendorFile
 from tests.labs.testbed import PASSWORD, USERNAME, start_cloud
 from vendor_modules.errors import Unauthorized
 from vendor_modules.services.credentials import KeyPairCredentials, PasswordCredentials
+from vendor_modules.vendor_file import VendorFile
 
 AGENCY = Path(sys.executable).parent / "agency"
 

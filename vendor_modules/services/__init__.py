@@ -1,18 +1,20 @@
-"""The four services handed to every Vendor Module at creation: credentials, persistence, logging and serialization.
+"""The services handed to every Vendor Module at creation: credentials, persistence, logging, serialization, and prices
+for those whose provider does not tell its own.
 
 A module never reaches for them globally, so that it runs the same in an agency, in a test and in the conformance suite.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from vendor_modules.services.credentials import CredentialStore
 from vendor_modules.services.logs import Log
 from vendor_modules.services.persistence import Persistence
+from vendor_modules.services.prices import NoPrices, Prices
 from vendor_modules.services.serialization import Serialization
 
-__all__ = ["CredentialStore", "Log", "Persistence", "Serialization", "Services"]
+__all__ = ["CredentialStore", "Log", "Persistence", "Prices", "Serialization", "Services"]
 
 
 @dataclass(frozen=True)
@@ -23,3 +25,4 @@ class Services:
     persistence: Persistence
     log: Log
     serialization: Serialization
+    prices: Prices = field(default_factory=NoPrices)
