@@ -105,7 +105,7 @@ def _storage(resource: ResourceClass, call: CallForProposals, catalogue: Catalog
         resource=resource.name,
         required=f"{resource.kind} storage",
         offered="none",
-        message=f"has no {resource.kind} storage service, which {resource.name!r} needs",
+        message=f"has no {resource.kind} storage at a known price, which {resource.name!r} needs",
     )
 
 

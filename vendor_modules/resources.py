@@ -199,8 +199,9 @@ class Usage(Value):
 class Catalogue(Value):
     """What a provider sells and promises: from it, a proposal is made.
 
-    ``block_gib_month`` and ``object_gib_month`` are None where the provider has no such service. ``priced`` is the date
-    of the prices; None when they were asked just now.
+    ``block_gib_month`` and ``object_gib_month`` are None where there is no such service, or its price is unknown.
+    ``priced`` is the date of the prices; None when they were asked just now. ``lacks`` names capabilities that the
+    module has and this cloud has not.
     """
 
     region: str
@@ -213,6 +214,7 @@ class Catalogue(Value):
     guarantees: tuple[GuaranteeTerm, ...] = ()
     offer_validity_seconds: int = 900
     priced: date | None = None
+    lacks: tuple[str, ...] = ()
 
 
 class UserData(Value):

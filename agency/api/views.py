@@ -72,10 +72,7 @@ async def _vendor(name: str, module: VendorModule) -> Json:
         catalogue = await module.catalogue()
     except VendorError as error:
         return row | {"reachable": False, "problem": problem_of(error).message}
-    if catalogue.block_gib_month is None:
-        row["capabilities"] |= dict.fromkeys(("volumes", "attach-detach", "volume-bundle", "snapshots"), False)
-    if catalogue.object_gib_month is None:
-        row["capabilities"] |= dict.fromkeys(("object-storage", "objects", "access-keys"), False)
+    row["capabilities"] |= dict.fromkeys(catalogue.lacks, False)
     return row | {
         "reachable": True,
         "region": catalogue.region,

@@ -75,7 +75,12 @@ class CloudConfig(BaseModel):
     def catalogue(self) -> Catalogue:
         """The part of it that is for sale."""
         shared = Catalogue.model_fields.keys() & type(self).model_fields.keys()
-        return Catalogue(**{name: getattr(self, name) for name in shared})
+        lacks: tuple[str, ...] = ()
+        if self.block_gib_month is None:
+            lacks += ("volumes", "attach-detach", "volume-bundle", "snapshots")
+        if self.object_gib_month is None:
+            lacks += ("object-storage", "objects", "access-keys")
+        return Catalogue(**{name: getattr(self, name) for name in shared}, lacks=lacks)
 
 
 class Ports(BaseModel):
