@@ -100,12 +100,14 @@ def _storage(resource: ResourceClass, call: CallForProposals, catalogue: Catalog
         )
     if resource.kind == "block" and resource.fallback and call.purpose == "relocation":
         return Allocation(resource=resource.name, size=MACHINE_DISK, price_per_hour=Decimal(0))
+    lacking = {"block": "volumes", "object": "object-storage"}[resource.kind or "block"] in catalogue.lacks
+    lack = f"has no {resource.kind} storage service" if lacking else f"tells no price of {resource.kind} storage"
     return Reason(
         code=f"no-{resource.kind}-storage",
         resource=resource.name,
         required=f"{resource.kind} storage",
         offered="none",
-        message=f"has no {resource.kind} storage at a known price, which {resource.name!r} needs",
+        message=f"{lack}, which {resource.name!r} needs",
     )
 
 
