@@ -1,0 +1,151 @@
+"""What libcloud, and the libraries below it, raise, in the words of :mod:`vendor_modules.errors`.
+
+libcloud has two trees of errors (``libcloud.common.types`` and ``libcloud.common.exceptions``), drivers have their own,
+or raise a bare ``Exception``; ``requests``, ``urllib3`` and XML parsers shine through.
+"""
+
+from __future__ import annotations
+
+import http.client
+import math
+import re
+import ssl
+from collections.abc import Mapping
+from json import JSONDecodeError
+from pathlib import Path
+from traceback import walk_tb
+from xml.etree.ElementTree import ParseError
+from xml.parsers.expat import ExpatError
+
+import libcloud
+import libcloud.common.types as common
+import libcloud.storage.types as storage
+import requests.exceptions as web
+import urllib3.exceptions as wire
+from libcloud.common.exceptions import BaseHTTPError
+from libcloud.compute.types import KeyPairDoesNotExistError
+from libcloud.loadbalancer.types import LibcloudLBImmutableError
+from lxml.etree import LxmlError
+
+from vendor_modules.errors import (
+    Conflict,
+    Forbidden,
+    InvalidRequest,
+    NotFound,
+    ProtocolError,
+    QuotaExceeded,
+    Throttled,
+    TimedOut,
+    Unauthorized,
+    Unavailable,
+    Unsupported,
+    VendorError,
+)
+
+_LIBCLOUD = str(Path(libcloud.__file__).parent)
+_LONGEST = 500
+"""Characters of a provider's words that are told: some answer with a whole page of HTML."""
+
+_BY_STATUS: dict[int, type[VendorError]] = {
+    401: Unauthorized,
+    403: Forbidden,
+    404: NotFound,
+    405: Unsupported,
+    408: TimedOut,
+    409: Conflict,
+    410: NotFound,
+    412: Conflict,
+    413: QuotaExceeded,
+    429: Throttled,
+    501: Unsupported,
+    504: TimedOut,
+    507: QuotaExceeded,
+}
+
+_BY_CLASS: tuple[tuple[tuple[type[BaseException], ...], type[VendorError]], ...] = (
+    # the first that fits counts
+    ((KeyPairDoesNotExistError, storage.ContainerDoesNotExistError, storage.ObjectDoesNotExistError), NotFound),
+    ((storage.ContainerAlreadyExistsError, storage.ContainerIsNotEmptyError, LibcloudLBImmutableError), Conflict),
+    ((storage.InvalidContainerNameError,), InvalidRequest),
+    ((storage.ObjectHashMismatchError, common.MalformedResponseError), ProtocolError),
+    ((web.Timeout, wire.TimeoutError, TimeoutError), TimedOut),
+    ((web.TooManyRedirects, web.ContentDecodingError, web.InvalidJSONError, wire.DecodeError), ProtocolError),
+    ((web.InvalidURL, web.MissingSchema, web.InvalidSchema, web.InvalidHeader, web.URLRequired), InvalidRequest),
+    ((wire.LocationValueError,), InvalidRequest),
+    ((web.RequestException, wire.HTTPError, ssl.SSLError), Unavailable),
+    ((http.client.BadStatusLine, http.client.LineTooLong, http.client.UnknownProtocol), ProtocolError),
+    ((http.client.HTTPException,), Unavailable),
+    ((ParseError, ExpatError, LxmlError, JSONDecodeError), ProtocolError),
+    ((NotImplementedError,), Unsupported),
+)
+
+
+def by_status(status: int, words: str, headers: Mapping[str, str] | None = None) -> VendorError:
+    """The error that an HTTP status stands for; ``headers`` in small letters tell when to come back."""
+    retry_after = (headers or {}).get("retry-after", "")
+    kind = _BY_STATUS.get(status)
+    if kind is Throttled or (retry_after and status in (413, 503)):
+        return Throttled(words, retry_after=_seconds(retry_after))
+    if kind is None and status >= 500:
+        kind = Unavailable
+    if kind is None:
+        kind = InvalidRequest if status >= 400 else ProtocolError
+    return kind(words)
+
+
+def translate(error: BaseException) -> VendorError | None:
+    """The error in our words; None for one that comes from nowhere near libcloud, which is a fault of ours."""
+    told = words(error)
+    if isinstance(error, BaseHTTPError):
+        failed = by_status(_number(error.code), told, error.headers)
+        return Throttled(told, retry_after=_seconds(error.retry_after)) if hasattr(error, "retry_after") else failed
+    for kinds, ours in _BY_CLASS:
+        if isinstance(error, kinds):
+            return _slow(error) or ours(told)
+    if isinstance(error, common.ProviderError):
+        return by_status(_number(error.http_code), told)
+    if type(error).__module__.startswith("libcloud.") or type(error) is Exception:
+        return InvalidRequest(told)
+    if isinstance(error, OSError):
+        return Unavailable(told)
+    if isinstance(error, Exception) and not isinstance(error, VendorError) and _in_libcloud(error):
+        return ProtocolError(f"the answer cannot be read: {type(error).__name__}: {told}")
+    return None
+
+
+def words(error: BaseException) -> str:
+    """What the error says: on one line, of a sensible length, without the URL that was asked (it may hold a key)."""
+    told = getattr(error, "value", None) or getattr(error, "message", None) or error
+    if isinstance(error, web.RequestException | wire.HTTPError):
+        told = re.sub(r"(with url: |url=)\S+", r"\1…", str(told))
+    line = " ".join(re.sub(r"<[^>]{0,200}>", " ", str(told)).split()) or type(error).__name__
+    return line if len(line) <= _LONGEST else line[:_LONGEST] + " …"
+
+
+def _slow(error: BaseException) -> VendorError | None:
+    """A time-out in the disguise of a broken connection: so does requests raise one that comes amid an answer."""
+    inner = error.args[0] if isinstance(error, web.ConnectionError) and error.args else None
+    reason = getattr(inner, "reason", inner)
+    if isinstance(reason, wire.TimeoutError) or isinstance(inner, wire.TimeoutError):
+        return TimedOut("no answer in time")
+    return None
+
+
+def _in_libcloud(error: Exception) -> bool:
+    return any(frame.f_code.co_filename.startswith(_LIBCLOUD) for frame, _ in walk_tb(error.__traceback__))
+
+
+def _number(status: object) -> int:
+    """An HTTP status as drivers have it: a number, its text, or an enumeration's member."""
+    try:
+        return int(str(getattr(status, "value", status)))
+    except ValueError:
+        return 400
+
+
+def _seconds(told: object) -> float:
+    try:
+        seconds = float(str(told))
+    except ValueError:
+        return 1.0
+    return seconds if math.isfinite(seconds) and seconds > 0 else 1.0

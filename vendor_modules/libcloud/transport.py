@@ -1,0 +1,80 @@
+"""How libcloud's drivers reach a provider: straight or through the proxy of the vendor's settings, with a time limit.
+
+Importing this module makes all drivers of the process do so. Drivers make connections of their own, to log in for
+example, and not all hand on what they were given: so what holds for a connection is found by its thread, in which a
+module's drivers live (:class:`Drivers`). The environment's proxies and ``.netrc`` are not looked at; certificates are
+verified.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import requests
+from libcloud.common.base import Connection
+from libcloud.http import LibcloudConnection
+from requests.adapters import HTTPAdapter
+
+from vendor_modules.services.credentials import Credentials
+
+_thread = threading.local()
+
+
+class Drivers:
+    """The drivers of one thread; made in that thread, at their first use. ``timeout`` is in seconds, for each wait on
+    the network."""
+
+    def __init__(self, credentials: Credentials, timeout: float, proxy: str | None) -> None:
+        self.timeout = timeout
+        self.proxy = proxy
+        self.sessions: list[requests.Session] = []
+        self._credentials = credentials
+        self._made: dict[str, Any] = {}
+        _thread.drivers = self
+
+    def get(self, connect: Callable[[Credentials], Any]) -> Any:
+        """The driver that ``connect`` makes."""
+        name = connect.__name__
+        if name not in self._made:
+            self._made[name] = connect(self._credentials)
+        return self._made[name]
+
+    def close(self) -> None:
+        """Close the connections."""
+        for session in self.sessions:
+            session.close()
+
+
+class DirectConnection(LibcloudConnection):
+    """A connection that does as its thread's :class:`Drivers` say."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)  # type: ignore[no-untyped-call]
+        session: Any = self.session
+        session.trust_env = False
+        drivers: Drivers | None = getattr(_thread, "drivers", None)
+        if drivers is None:
+            return
+        session.timeout = drivers.timeout
+        session.mount("http://", _Limited(drivers.timeout))
+        if "cert_file" not in options and "key_file" not in options:
+            session.mount("https://", _Limited(drivers.timeout))
+        if drivers.proxy:
+            self.set_http_proxy(drivers.proxy)  # type: ignore[no-untyped-call]
+        drivers.sessions.append(session)
+
+
+class _Limited(HTTPAdapter):
+    """Gives a time limit to requests that come without one, as libcloud's uploads do."""
+
+    def __init__(self, timeout: float) -> None:
+        super().__init__()
+        self._timeout = timeout
+
+    def send(self, request: Any, stream: Any = False, timeout: Any = None, *rest: Any, **options: Any) -> Any:
+        return super().send(request, stream, timeout or self._timeout, *rest, **options)
+
+
+Connection.conn_class = DirectConnection
