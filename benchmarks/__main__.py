@@ -11,10 +11,15 @@ from dataclasses import asdict
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import contract_net, documents, startup
+from benchmarks import contract_net, documents, prices, startup
 from benchmarks.measuring import Figure
 
-BENCHMARKS = {"startup": startup.run, "documents": documents.run, "contract-net": contract_net.run}
+BENCHMARKS = {
+    "startup": startup.run,
+    "documents": documents.run,
+    "contract-net": contract_net.run,
+    "prices": prices.run,
+}
 
 
 def main() -> None:

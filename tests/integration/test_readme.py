@@ -37,12 +37,15 @@ def commands() -> list[str]:
 
 @pytest.fixture
 async def vendor(tmp_path: Path) -> AsyncIterator[RunningCloud]:
-    """A cloud that somebody else runs, described in the README's file."""
+    """A cloud that somebody else runs, described in the README's files."""
     async with start_cloud(tmp_path / "mycloud", name="mycloud") as cloud:
         example = re.search(r"^```yaml\n(module: testbed\n.*?)^```", README, re.MULTILINE | re.DOTALL)
         assert example
         text = example[1].replace("http://127.0.0.1:20891", cloud.url).replace("owner", USERNAME).replace("…", PASSWORD)
         (tmp_path / "mycloud.yaml").write_text(text)
+        table = re.search(r"^```csv\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+        assert table
+        (tmp_path / "mycloud.csv").write_text(table[1])
         yield cloud
 
 

@@ -95,19 +95,22 @@ def _fill(connection: sqlite3.Connection, batches: list[Batch], owners: dict[str
     places: dict[tuple[str, str], int] = {}
     for number, batch in enumerate(batches):
         connection.execute("INSERT INTO sources VALUES (?, ?, ?)", (number, batch.source, batch.digest))
-        rows = [row for row in batch.rows if owners[row.provider] == number]
-        for row in rows:
+        there: dict[int, list[tuple[object, ...]]] = {}
+        for row in batch.rows:
+            if owners[row.provider] != number:
+                continue
             key = (row.provider, row.region)
-            if key not in places:
-                places[key] = len(places)
-                values = (places[key], *key, row.area, row.jurisdiction)
+            place = places.setdefault(key, len(places))
+            if place not in there:
+                there[place] = []
+                values = (place, *key, row.area, row.jurisdiction)
                 connection.execute("INSERT INTO places VALUES (?, ?, ?, ?, ?)", values)
-        values_of_rows = sorted(  # in the order of their key they are written several times as fast
-            (
-                places[row.provider, row.region], row.size, row.os, row.preemptible, row.cores, row.memory_mib,
-                row.nano, row.currency, row.basis, row.date, number,
-            )
-            for row in rows
-        )  # fmt: skip
-        connection.executemany("INSERT INTO prices VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", values_of_rows)
+            there[place].append((
+                place, row.size, row.os, row.preemptible, row.cores, row.memory_mib, row.nano, row.currency, row.basis,
+                row.date, number,
+            ))  # fmt: skip
+        for rows in there.values():
+            # in the order of their key they are written several times as fast; sorting little at a time lets others run
+            rows.sort(key=lambda row: row[1:4])
+            connection.executemany("INSERT INTO prices VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
     connection.commit()

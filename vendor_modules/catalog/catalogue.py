@@ -194,8 +194,8 @@ def _places(connection: sqlite3.Connection, provider: str | None, region: str | 
     if region is None:
         return [row[0] for row in mine]
     exact = any(row[2] == region for row in mine)
-    chosen = [r[0] for r in mine if region in (r[2], r[3]) or (not exact and region and r[2].startswith(region))]
-    if not chosen:
+    chosen = [row[0] for row in mine if region in row[2:] or (not exact and row[2].startswith(region))]
+    if not (region and chosen):
         areas = ", ".join(sorted({row[3] for row in mine} - {""})) or "none is told"
         remedy = f"name a region, the beginning of one, or an area ({areas})"
         raise NotListed(f"no prices of a region {region!r} are known", remedy)
