@@ -71,6 +71,6 @@ def updated_as_json(file: str, updated: Updated) -> Json:
 def updated_lines(answer: Json) -> Iterator[str]:
     """What an update brought, in words."""
     for provider, count in answer["providers"].items():
-        yield f"{_printable(provider)}: {count} prices of {_printable(answer['file'])} replace all there were."
+        yield f"{_printable(provider)} has {count} price{'s' * (count != 1)} now, from {_printable(answer['file'])}."
     if answer["unknown"]:
         yield f"{answer['unknown']} of them are unknown (0 or empty)."

@@ -63,7 +63,7 @@ def test_updating(state: Path, table: Callable[..., Path]) -> None:
     file = table("provider,region,size,price_per_hour,currency\nacme,north,s\x1b[31m1,0.05,EUR\nacme,north,s2,0,EUR\n")
     done = run("prices", "update", file, "--state", state)
     assert done.status == 0, done
-    assert "acme: 2 prices of acme.csv replace all there were." in done.stdout
+    assert "acme has 2 prices now, from acme.csv." in done.stdout
     assert "1 of them are unknown" in done.stdout
     shown = run("prices", "--provider", "acme", "--unknown", "--state", state)
     assert "s?[31m1" in shown.stdout

@@ -147,7 +147,7 @@ def test_no_room_for_an_update(tmp_path: Path, whole: Path, table: Callable[...,
     folder = tmp_path / "prices"
     folder.mkdir()
     (folder / "catalogue.db").write_bytes((whole / "catalogue.db").read_bytes())
-    command = [sys.executable, "-c", UPDATE_WITHOUT_ROOM, folder, table()]
+    command = [sys.executable, "-c", UPDATE_WITHOUT_ROOM, str(folder), str(table())]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert "cannot be used" in done.stdout, done
     assert (folder / "catalogue.db").read_bytes() == (whole / "catalogue.db").read_bytes()
