@@ -25,16 +25,20 @@ from vendor_modules.testbed.records import (
     BucketRecord,
     ImageRecord,
     KeyPairRecord,
+    LoadBalancerRecord,
     MachineRecord,
     Record,
     SecurityGroupRecord,
+    SnapshotRecord,
     VolumeRecord,
 )
 from vendor_modules.testbed.wire import (
     Associate,
     Attach,
+    Balance,
     CreateAccessKey,
     CreateKeyPair,
+    CreateLoadBalancer,
     CreateMachine,
     CreateSecurityGroup,
     Login,
@@ -147,6 +151,10 @@ def _about(cloud: Cloud) -> APIRouter:
     async def catalogue() -> Answer:
         return cloud.config.catalogue().model_dump(mode="json")
 
+    @router.get("/quotas")
+    async def quotas() -> Answer:
+        return {"items": [quota.model_dump() for quota in cloud.limits.report()]}
+
     @router.get("/usage")
     async def usage(since: AwareDatetime | None = None) -> Answer:
         return {"items": [record.model_dump(mode="json") for record in cloud.meters.report(since)]}
@@ -221,6 +229,7 @@ def _images(cloud: Cloud) -> APIRouter:
 def _volumes(cloud: Cloud) -> APIRouter:
     router, volumes = APIRouter(dependencies=[Depends(lambda: _need_block_storage(cloud))]), cloud.volumes
     _collection(router, cloud, VolumeRecord, "/volumes", volumes.destroy)
+    _collection(router, cloud, SnapshotRecord, "/snapshots", cloud.snapshots.destroy)
 
     @router.post("/volumes", status_code=202)
     async def create(order: VolumeSpec, idempotency_key: KeyHeader) -> Answer:
@@ -238,14 +247,20 @@ def _volumes(cloud: Cloud) -> APIRouter:
     async def bundle(volume_id: str, order: Named, idempotency_key: KeyHeader) -> Answer:
         return cloud.images.bundle("volume", volume_id, order.name, idempotency_key).shown()
 
+    @router.post("/volumes/{volume_id}/snapshots", status_code=202)
+    async def snapshot(volume_id: str, order: Named, idempotency_key: KeyHeader) -> Answer:
+        return cloud.snapshots.create(volume_id, order.name, idempotency_key).shown()
+
     return router
 
 
 def _network(cloud: Cloud) -> APIRouter:
-    router, keys, addresses = APIRouter(), cloud.keys_and_groups, cloud.addresses
+    router, keys = APIRouter(), cloud.keys_and_groups
+    addresses, balancers = cloud.addresses, cloud.balancers
     _collection(router, cloud, KeyPairRecord, "/key-pairs", keys.destroy_key_pair)
     _collection(router, cloud, SecurityGroupRecord, "/security-groups", keys.destroy_group)
     _collection(router, cloud, AddressRecord, "/addresses", addresses.destroy)
+    _collection(router, cloud, LoadBalancerRecord, "/load-balancers", balancers.destroy)
 
     @router.post("/key-pairs", status_code=201)
     async def create_key_pair(order: CreateKeyPair, idempotency_key: KeyHeader) -> Answer:
@@ -262,6 +277,14 @@ def _network(cloud: Cloud) -> APIRouter:
     @router.post("/addresses/{address_id}/associate")
     async def associate(address_id: str, order: Associate) -> Answer:
         return addresses.associate(address_id, order.machine).shown()
+
+    @router.post("/load-balancers", status_code=201)
+    async def create_balancer(order: CreateLoadBalancer, idempotency_key: KeyHeader) -> Answer:
+        return (await balancers.create(order, idempotency_key)).shown()
+
+    @router.post("/load-balancers/{balancer_id}/balance")
+    async def balance(balancer_id: str, order: Balance) -> Answer:
+        return balancers.balance(balancer_id, order.machines).shown()
 
     return router
 

@@ -12,14 +12,18 @@ from vendor_modules.resources import Status
 from vendor_modules.services import Log
 from vendor_modules.testbed import runtimes
 from vendor_modules.testbed.access import Access
+from vendor_modules.testbed.balancers import LoadBalancers
 from vendor_modules.testbed.config import CloudConfig, Ports
+from vendor_modules.testbed.forwarding import Forwarder
 from vendor_modules.testbed.images import Images
 from vendor_modules.testbed.jobs import Jobs
+from vendor_modules.testbed.limits import Limits
 from vendor_modules.testbed.machines import Machines
 from vendor_modules.testbed.network import Addresses, KeyPairsAndGroups
 from vendor_modules.testbed.objects import Buckets
-from vendor_modules.testbed.records import ImageRecord, MachineRecord, VolumeRecord
+from vendor_modules.testbed.records import ImageRecord, MachineRecord, SnapshotRecord, VolumeRecord
 from vendor_modules.testbed.runtimes.base import Runtime
+from vendor_modules.testbed.snapshots import Snapshots
 from vendor_modules.testbed.store import Store
 from vendor_modules.testbed.usage import UsageMeters
 from vendor_modules.testbed.volumes import Volumes
@@ -39,12 +43,17 @@ class Cloud:
         self.jobs = Jobs(log, self._job_failed)
         self.meters = UsageMeters(store, config)
         self.access = Access(config, store)
-        self.keys_and_groups = KeyPairsAndGroups(config, store)
-        self.addresses = Addresses(config, store, self.meters, log)
-        self.machines = Machines(state, config, store, runtime, self.jobs, self.meters, log, self.addresses.cut_machine)
-        self.volumes = Volumes(state, config, store, self.jobs, self.meters)
-        self.images = Images(state, config, store, runtime, self.jobs, self.meters, self.machines)
-        self.buckets = Buckets(state, config, ports, store, self.meters)
+        self.limits = limits = Limits(config, store)
+        self.forwarder = Forwarder(self.meters)
+        self.keys_and_groups = KeyPairsAndGroups(store, limits)
+        self.addresses = Addresses(store, limits, self.forwarder, log)
+        self.balancers = LoadBalancers(store, limits, self.forwarder, log)
+        left = self.forwarder.cut_machine
+        self.machines = Machines(state, config, store, limits, runtime, self.jobs, self.meters, log, left)
+        self.volumes = Volumes(state, config, store, limits, self.jobs, self.meters)
+        self.snapshots = Snapshots(state, config, store, limits, self.jobs, self.meters)
+        self.images = Images(state, config, store, limits, runtime, self.jobs, self.meters, self.machines)
+        self.buckets = Buckets(state, config, ports, store, limits, self.meters)
         self._background: list[asyncio.Task[None]] = []
 
     @classmethod
@@ -54,17 +63,19 @@ class Cloud:
         cloud._end_usage_of_machines()
         cloud.buckets.resume()
         cloud.images.resume()
+        cloud.snapshots.resume()
         cloud.volumes.resume()
         cloud.machines.resume()
         await cloud.addresses.resume()
-        cloud._background = [asyncio.create_task(cloud.addresses.meter()), asyncio.create_task(cloud._heartbeat())]
+        await cloud.balancers.resume()
+        cloud._background = [asyncio.create_task(cloud.forwarder.meter()), asyncio.create_task(cloud._heartbeat())]
         return cloud
 
     async def close(self) -> None:
         """Stop the machines; what is in the state directory then is all that the next start needs."""
         for task in self._background:
             task.cancel()
-        self.addresses.close()
+        self.forwarder.close_all()
         await self.jobs.close()
         await self.machines.halt_all()
         with suppress(asyncio.CancelledError):
@@ -73,9 +84,9 @@ class Cloud:
 
     def _job_failed(self, resource_id: str, problem: str) -> None:
         """The resource whose job failed is in error, whatever it was to become."""
-        for kind in (MachineRecord, VolumeRecord, ImageRecord):
+        for kind in (MachineRecord, VolumeRecord, SnapshotRecord, ImageRecord):
             record = self.store.find(kind, resource_id)
-            if isinstance(record, VolumeRecord):
+            if isinstance(record, VolumeRecord | SnapshotRecord):
                 self.store.put(record.model_copy(update={"status": Status.ERROR}))
             elif record is not None:
                 self.store.put(record.model_copy(update={"status": Status.ERROR, "problem": problem}))

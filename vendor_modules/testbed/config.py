@@ -24,9 +24,12 @@ class Quotas(BaseModel):
     machines: Count = 100
     volumes: Count = 200
     volume_mib: Count = 4 * 1024 * 1024
+    snapshots: Count = 200
+    snapshot_mib: Count = 4 * 1024 * 1024
     images: Count = 200
     image_mib: Count = 1024 * 1024
     addresses: Count = 100
+    load_balancers: Count = 100
     buckets: Count = 100
     bucket_mib: Count = 1024 * 1024
     access_keys: Count = 200
@@ -57,6 +60,8 @@ class CloudConfig(BaseModel):
     )
     block_gib_month: Money | None = Decimal("0.10")
     """None: the cloud has no block storage."""
+    snapshot_gib_month: Money = Decimal("0.05")
+    """Of a snapshot's volume, whatever is in it."""
     object_gib_month: Money | None = Decimal("0.02")
     """None: the cloud has no object storage."""
     egress_per_gib: Money = Decimal("0.05")

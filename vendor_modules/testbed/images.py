@@ -15,10 +15,11 @@ from descriptors.base import MIB, new_id
 from descriptors.deployment import Kind
 from vendor_modules.resources import DiskFormat, ImageSpec, Status
 from vendor_modules.testbed.config import CloudConfig
-from vendor_modules.testbed.errors import ApiError, conflict, quota_exceeded
+from vendor_modules.testbed.errors import ApiError, conflict
 from vendor_modules.testbed.files import Pace, copy_sparsely, digest_of, in_thread, publish, write_sparsely
 from vendor_modules.testbed.jobs import Jobs
-from vendor_modules.testbed.machines import Machines
+from vendor_modules.testbed.limits import Limits
+from vendor_modules.testbed.machines import Machines, check_copyable
 from vendor_modules.testbed.records import ImageRecord, MachineRecord, VolumeRecord
 from vendor_modules.testbed.runtimes.base import Runtime
 from vendor_modules.testbed.store import Store
@@ -36,6 +37,7 @@ class Images:
         state: Path,
         config: CloudConfig,
         store: Store,
+        limits: Limits,
         runtime: Runtime,
         jobs: Jobs,
         meters: UsageMeters,
@@ -43,8 +45,8 @@ class Images:
     ) -> None:
         self._state = state
         self._folder = state / "images"
-        self._config = config
         self._store = store
+        self._limits = limits
         self._runtime = runtime
         self._jobs = jobs
         self._meters = meters
@@ -157,15 +159,11 @@ class Images:
             return existing
         format_, size = DiskFormat.BUNDLE, 0
         if kind == "volume":
-            volume = self._store.get(VolumeRecord, source_id)
-            format_, size = DiskFormat.RAW, volume.size_mib * MIB
-            if volume.status not in (Status.ACTIVE, Status.ATTACHED):
-                raise conflict(f"volume {source_id} is {volume.status}, not active")
-        machine_id = source_id if kind == "machine" else volume.machine
-        if machine_id:
-            machine = self._store.get(MachineRecord, machine_id)
-            if machine.status in (Status.ACTIVE, Status.PENDING) or (kind == "machine" and not machine.built):
-                raise conflict(f"machine {machine_id} is {machine.status}, not stopped")
+            format_, size = DiskFormat.RAW, check_copyable(self._store, source_id).size_mib * MIB
+        else:
+            machine = self._store.get(MachineRecord, source_id)
+            if machine.status in (Status.ACTIVE, Status.PENDING) or not machine.built:
+                raise conflict(f"machine {source_id} is {machine.status}, not stopped")
         self._check_quota(size)
         pending = {"id": new_id("image"), "name": name, "key": key, "status": Status.PENDING}
         record = ImageRecord.model_validate({**pending, "format": format_, "source": (kind, source_id)})
@@ -209,8 +207,5 @@ class Images:
         (self._folder / image_id).unlink(missing_ok=True)
 
     def _check_quota(self, size: int) -> None:
-        images, quotas = [i for i in self._store.all(ImageRecord) if not i.public], self._config.quotas
-        if len(images) >= quotas.images:
-            raise quota_exceeded("images", quotas.images)
-        if sum(image.size for image in images) + size > quotas.image_mib * MIB:
-            raise quota_exceeded("MiB in images", quotas.image_mib)
+        self._limits.check("images")
+        self._limits.check("image_mib", size)

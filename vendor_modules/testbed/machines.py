@@ -12,13 +12,15 @@ from descriptors.base import MIB, new_id
 from vendor_modules.resources import Size, Status
 from vendor_modules.services import Log
 from vendor_modules.testbed.config import CloudConfig
-from vendor_modules.testbed.errors import conflict, invalid, quota_exceeded
+from vendor_modules.testbed.errors import conflict, invalid
 from vendor_modules.testbed.jobs import Jobs
+from vendor_modules.testbed.limits import Limits
 from vendor_modules.testbed.ports import HOST, choose_port
 from vendor_modules.testbed.records import (
     AddressRecord,
     ImageRecord,
     KeyPairRecord,
+    LoadBalancerRecord,
     MachineRecord,
     SecurityGroupRecord,
     VolumeRecord,
@@ -40,6 +42,7 @@ class Machines:
         state: Path,
         config: CloudConfig,
         store: Store,
+        limits: Limits,
         runtime: Runtime,
         jobs: Jobs,
         meters: UsageMeters,
@@ -49,6 +52,7 @@ class Machines:
         self._state = state
         self._config = config
         self._store = store
+        self._limits = limits
         self._runtime = runtime
         self._jobs = jobs
         self._meters = meters
@@ -120,7 +124,7 @@ class Machines:
         return await self._runtime.console(self.guest(self._store.get(MachineRecord, machine_id)))
 
     async def destroy(self, machine_id: str) -> None:
-        """Remove a machine; its volumes are detached, addresses lead nowhere."""
+        """Remove a machine; its volumes are detached, addresses and load balancers do not lead to it any more."""
         self._store.get(MachineRecord, machine_id)
         self._jobs.refuse_if_held("machine", machine_id)
         await self._jobs.cancel(machine_id)
@@ -172,8 +176,7 @@ class Machines:
         return next((size for size in self._config.sizes if size.name == name), None)
 
     def _check(self, spec: CreateMachine) -> None:
-        if len(self._store.all(MachineRecord)) >= self._config.quotas.machines:
-            raise quota_exceeded("machines", self._config.quotas.machines)
+        self._limits.check("machines")
         if not self._size(spec.size):
             raise invalid(f"there is no machine size {spec.size!r}")
         image = self._store.get(ImageRecord, spec.image)
@@ -260,6 +263,9 @@ class Machines:
             for address in self._store.all(AddressRecord):
                 if address.machine == record.id:
                     self._store.put(address.model_copy(update={"machine": None}))
+            for balancer in self._store.all(LoadBalancerRecord):
+                left = tuple(machine for machine in balancer.machines if machine != record.id)
+                self._store.put(balancer.model_copy(update={"machines": left}))
             self._store.remove(record)
 
     def _remove_files(self, machine_id: str) -> None:
@@ -271,6 +277,18 @@ def ports_taken(store: Store) -> set[int]:
     """The ports that the cloud's machines and addresses have, up or not."""
     machines = {record.port for record in store.all(MachineRecord)}
     return machines | {record.port for record in store.all(AddressRecord)}
+
+
+def check_copyable(store: Store, volume_id: str) -> VolumeRecord:
+    """The volume, if nobody writes to it: it is detached, or its machine is off. The API's error otherwise."""
+    volume = store.get(VolumeRecord, volume_id)
+    if volume.status not in (Status.ACTIVE, Status.ATTACHED):
+        raise conflict(f"volume {volume_id} is {volume.status}, not active")
+    if volume.machine:
+        machine = store.get(MachineRecord, volume.machine)
+        if machine.status in (Status.ACTIVE, Status.PENDING):
+            raise conflict(f"machine {machine.id} is {machine.status}, not stopped")
+    return volume
 
 
 def check_attachable(store: Store, jobs: Jobs, volume_id: str, device: str) -> VolumeRecord:

@@ -24,10 +24,13 @@ from vendor_modules.capabilities import (
     ImageDownload,
     ImageUpload,
     KeyPairs,
+    LoadBalancers,
     MachineBundle,
     Objects,
     Power,
+    Quotas,
     SecurityGroups,
+    Snapshots,
     UsageReports,
     VolumeBundle,
 )
@@ -55,10 +58,13 @@ from vendor_modules.resources import (
     ImageSpec,
     Key,
     KeyPair,
+    LoadBalancer,
     Machine,
     MachineSpec,
+    Quota,
     Rule,
     SecurityGroup,
+    Snapshot,
     Status,
     StoredObject,
     Usage,
@@ -71,9 +77,11 @@ from vendor_modules.services.credentials import resolve
 from vendor_modules.testbed.wire import (
     Associate,
     Attach,
+    Balance,
     Console,
     CreateAccessKey,
     CreateKeyPair,
+    CreateLoadBalancer,
     CreateMachine,
     CreateSecurityGroup,
     Named,
@@ -120,12 +128,15 @@ class TestbedModule(
     ImageDownload,
     MachineBundle,
     VolumeBundle,
+    Snapshots,
     KeyPairs,
     SecurityGroups,
     Addresses,
+    LoadBalancers,
     Objects,
     AccessKeys,
     UsageReports,
+    Quotas,
 ):
     """The Portable Testbed Cluster."""
 
@@ -161,6 +172,9 @@ class TestbedModule(
 
     async def _catalogue(self) -> Catalogue:
         return _parsed(Catalogue, await self._ask("GET", "/catalogue"))
+
+    async def _quotas(self) -> list[Quota]:
+        return [_parsed(Quota, item) for item in _items(await self._ask("GET", "/quotas"))]
 
     async def _usage(self, since: datetime | None) -> list[Usage]:
         query = {"since": since.isoformat()} if since else {}
@@ -216,6 +230,20 @@ class TestbedModule(
 
     async def _bundle_volume(self, volume_id: str, name: str, key: Key) -> Image:
         return _parsed(Image, await self._order(_at("volumes", volume_id, "bundle"), _made(Named, name=name), key))
+
+    async def _create_snapshot(self, volume_id: str, name: str, key: Key) -> Snapshot:
+        return _parsed(
+            Snapshot, await self._order(_at("volumes", volume_id, "snapshots"), _made(Named, name=name), key)
+        )
+
+    async def _describe_snapshot(self, snapshot_id: str) -> Snapshot:
+        return _parsed(Snapshot, await self._ask("GET", _at("snapshots", snapshot_id)))
+
+    async def _list_snapshots(self) -> list[Snapshot]:
+        return await self._all("/snapshots", Snapshot)
+
+    async def _destroy_snapshot(self, snapshot_id: str) -> None:
+        await self._ask("DELETE", _at("snapshots", snapshot_id))
 
     # --- images ---
 
@@ -287,6 +315,22 @@ class TestbedModule(
 
     async def _destroy_address(self, address_id: str) -> None:
         await self._ask("DELETE", _at("addresses", address_id))
+
+    async def _create_load_balancer(self, name: str, port: int, machines: tuple[str, ...], key: Key) -> LoadBalancer:
+        order = _made(CreateLoadBalancer, name=name, port=port, machines=machines)
+        return _parsed(LoadBalancer, await self._order("/load-balancers", order, key))
+
+    async def _describe_load_balancer(self, balancer_id: str) -> LoadBalancer:
+        return _parsed(LoadBalancer, await self._ask("GET", _at("load-balancers", balancer_id)))
+
+    async def _list_load_balancers(self) -> list[LoadBalancer]:
+        return await self._all("/load-balancers", LoadBalancer)
+
+    async def _balance(self, balancer_id: str, machines: tuple[str, ...]) -> None:
+        await self._ask("POST", _at("load-balancers", balancer_id, "balance"), _made(Balance, machines=machines))
+
+    async def _destroy_load_balancer(self, balancer_id: str) -> None:
+        await self._ask("DELETE", _at("load-balancers", balancer_id))
 
     # --- object storage ---
 
@@ -408,7 +452,7 @@ class TestbedModule(
         response = await self._with_token(opened)
         try:
             if response.status_code != 416:
-                async for chunk in response.aiter_raw(MIB):
+                async for chunk in _chunks(response):
                     yield chunk
         finally:
             await response.aclose()
@@ -527,6 +571,23 @@ async def _verified(content: Content, spec: ImageSpec) -> AsyncIterator[bytes]:
         raise InvalidRequest(f"the content is not what was declared: {size} bytes, blake3:{hasher.hexdigest()}")
     if held:
         yield held
+
+
+async def _chunks(response: httpx.Response) -> AsyncIterator[bytes]:
+    """The content in chunks of about a MiB. If it breaks off, what has come is given out first: it counts."""
+    held = bytearray()
+    try:
+        async for piece in response.aiter_raw():
+            held += piece
+            if len(held) >= MIB:
+                yield bytes(held)
+                held.clear()
+    except httpx.HTTPError:
+        if held:
+            yield bytes(held)
+        raise
+    if held:
+        yield bytes(held)
 
 
 async def _whole(content: Content, size: int) -> AsyncIterator[bytes]:

@@ -25,9 +25,10 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from descriptors.base import MIB, new_id, utc_now
 from vendor_modules.resources import Status
 from vendor_modules.testbed.config import CloudConfig, Ports
-from vendor_modules.testbed.errors import ApiError, invalid, not_found, quota_exceeded
+from vendor_modules.testbed.errors import ApiError, invalid, not_found
 from vendor_modules.testbed.files import in_thread, publish
 from vendor_modules.testbed.http import JsonErrors, limit_of, range_start
+from vendor_modules.testbed.limits import Limits
 from vendor_modules.testbed.ports import HOST
 from vendor_modules.testbed.records import AccessKeyRecord, BucketRecord
 from vendor_modules.testbed.store import Store, StoredObject
@@ -40,11 +41,14 @@ OCTETS = "application/octet-stream"
 class Buckets:
     """Buckets, access keys, and the objects' files: ``buckets/BUCKET/HASH-OF-THE-NAME.VERSION``."""
 
-    def __init__(self, state: Path, config: CloudConfig, ports: Ports, store: Store, meters: UsageMeters) -> None:
+    def __init__(
+        self, state: Path, config: CloudConfig, ports: Ports, store: Store, limits: Limits, meters: UsageMeters
+    ) -> None:
         self._folder = state / "buckets"
         self._config = config
         self._ports = ports
         self._store = store
+        self._limits = limits
         self._meters = meters
         self._folder.mkdir(exist_ok=True)
 
@@ -52,8 +56,7 @@ class Buckets:
         """Create an empty bucket; the same key gives the same bucket."""
         if existing := self._store.by_key(BucketRecord, key):
             return existing
-        if len(self._store.all(BucketRecord)) >= self._config.quotas.buckets:
-            raise quota_exceeded("buckets", self._config.quotas.buckets)
+        self._limits.check("buckets")
         record = BucketRecord(id=new_id("bucket"), name=name, key=key, status=Status.ACTIVE)
         with self._store.together():
             self._store.add(record)
@@ -77,8 +80,7 @@ class Buckets:
         if existing := self._store.by_key(AccessKeyRecord, key):
             return existing
         self._store.get(BucketRecord, bucket_id)
-        if len(self._store.all(AccessKeyRecord)) >= self._config.quotas.access_keys:
-            raise quota_exceeded("access keys", self._config.quotas.access_keys)
+        self._limits.check("access_keys")
         port = self._ports.internal_objects if internal else self._ports.public_objects
         key_id = new_id("access-key")
         record = AccessKeyRecord(
@@ -190,17 +192,16 @@ class Buckets:
 
     async def _receive(self, bucket: str, name: str, part: Path, content: AsyncIterator[bytes]) -> int:
         replaced = self._store.object(bucket, name)
-        used = sum(b.bytes for b in self._store.all(BucketRecord)) - (replaced.size if replaced else 0)
-        size, held = 0, bytearray()
+        freed, size, held = replaced.size if replaced else 0, 0, bytearray()
         with part.open("wb") as file:
             async for chunk in content:
                 size += len(chunk)
-                if used + size > self._config.quotas.bucket_mib * MIB:
-                    raise quota_exceeded("MiB in buckets", self._config.quotas.bucket_mib)
                 held += chunk
                 if len(held) >= MIB:
+                    self._limits.check("bucket_mib", size - freed)
                     await in_thread(file.write, bytes(held))
                     held.clear()
+            self._limits.check("bucket_mib", size - freed)
             file.write(held)
         return size
 

@@ -7,13 +7,16 @@ import random
 import socket
 import time
 from collections.abc import Collection
+from ipaddress import ip_address
 
 HOST = "127.0.0.1"
 _CHOICE = range(15000, 32000)
 """Below the ports that kernels hand out to clients: one of ours must still be free when the cloud starts again."""
 
+_HOSTS = range(int(ip_address("127.16.0.0")), int(ip_address("127.239.255.255")))
 
-def listen(port: int, *, patience: float = 2.0) -> socket.socket:
+
+def listen(port: int, *, host: str = HOST, patience: float = 2.0) -> socket.socket:
     """A listening socket at the port. A cloud that was killed a moment ago may still hold it: waits so many seconds.
     Raises ``OSError``."""
     deadline = time.monotonic() + patience
@@ -22,7 +25,7 @@ def listen(port: int, *, patience: float = 2.0) -> socket.socket:
         listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            listener.bind((HOST, port))
+            listener.bind((host, port))
             listener.listen(512)
         except OSError:
             listener.close()
@@ -40,6 +43,21 @@ def choose_port(taken: Collection[int]) -> int:
         if port not in taken and is_free(port):
             return port
     raise OSError("no free port was found")
+
+
+def listen_apart(port: int, taken: Collection[str]) -> socket.socket:
+    """A socket that listens at the port of an address of the loopback network, not one of the ``taken``. ``OSError``
+    when there seems to be none, ``PermissionError`` when it is a port that not everybody may listen at."""
+    for number in random.sample(_HOSTS, k=20):
+        host = str(ip_address(number))
+        if host not in taken:
+            try:
+                return listen(port, host=host, patience=0)
+            except PermissionError:
+                raise
+            except OSError:
+                continue
+    raise OSError(f"port {port} is taken")
 
 
 def is_free(port: int) -> bool:

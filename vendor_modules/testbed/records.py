@@ -17,9 +17,11 @@ from vendor_modules.resources import (
     Bucket,
     Image,
     KeyPair,
+    LoadBalancer,
     Machine,
     Resource,
     SecurityGroup,
+    Snapshot,
     Volume,
 )
 
@@ -61,6 +63,14 @@ class VolumeRecord(Record, Volume):
     snapshot: str | None = None
 
 
+class SnapshotRecord(Record, Snapshot):
+    """A snapshot. One that is PENDING is being copied from ``volume``, which may be gone later."""
+
+    kind: ClassVar[Kind] = "snapshot"
+
+    volume: str
+
+
 class ImageRecord(Record, Image):
     """An image. One that is PENDING waits for its upload, or is being made from ``source``."""
 
@@ -76,6 +86,12 @@ class AddressRecord(Record, Address):
     kind: ClassVar[Kind] = "address"
 
     port: Port
+
+
+class LoadBalancerRecord(Record, LoadBalancer):
+    """A load balancer."""
+
+    kind: ClassVar[Kind] = "load-balancer"
 
 
 class BucketRecord(Record, Bucket):

@@ -8,11 +8,12 @@ from pathlib import Path
 from descriptors.base import MIB, new_id
 from vendor_modules.resources import DiskFormat, Status, VolumeSpec
 from vendor_modules.testbed.config import CloudConfig
-from vendor_modules.testbed.errors import conflict, invalid, quota_exceeded
+from vendor_modules.testbed.errors import conflict, invalid
 from vendor_modules.testbed.files import copy_sparsely, in_thread
 from vendor_modules.testbed.jobs import Jobs
+from vendor_modules.testbed.limits import Limits
 from vendor_modules.testbed.machines import check_attachable
-from vendor_modules.testbed.records import ImageRecord, MachineRecord, VolumeRecord
+from vendor_modules.testbed.records import ImageRecord, MachineRecord, SnapshotRecord, VolumeRecord
 from vendor_modules.testbed.store import Store
 from vendor_modules.testbed.usage import UsageMeters
 
@@ -20,10 +21,13 @@ from vendor_modules.testbed.usage import UsageMeters
 class Volumes:
     """See the module."""
 
-    def __init__(self, state: Path, config: CloudConfig, store: Store, jobs: Jobs, meters: UsageMeters) -> None:
+    def __init__(
+        self, state: Path, config: CloudConfig, store: Store, limits: Limits, jobs: Jobs, meters: UsageMeters
+    ) -> None:
         self._state = state
         self._config = config
         self._store = store
+        self._limits = limits
         self._jobs = jobs
         self._meters = meters
         (state / "volumes").mkdir(exist_ok=True)
@@ -94,37 +98,49 @@ class Volumes:
     # --- inside ---
 
     def _check(self, spec: VolumeSpec) -> None:
-        volumes, quotas = self._store.all(VolumeRecord), self._config.quotas
-        if len(volumes) >= quotas.volumes:
-            raise quota_exceeded("volumes", quotas.volumes)
-        if sum(volume.size_mib for volume in volumes) + spec.size_mib > quotas.volume_mib:
-            raise quota_exceeded("MiB in volumes", quotas.volume_mib)
-        if spec.image is None:
-            return
-        image = self._store.get(ImageRecord, spec.image)
-        if image.status is not Status.ACTIVE:
-            raise conflict(f"image {image.id} is {image.status}, not active")
-        if image.format is not DiskFormat.RAW:
-            raise invalid(f"volumes are made from raw images; {image.id} is a {image.format} image")
-        if image.size > spec.size_mib * MIB:
-            raise invalid(f"image {image.id} has {image.size} bytes, more than a volume of {spec.size_mib} MiB holds")
+        self._limits.check("volumes")
+        self._limits.check("volume_mib", spec.size_mib * MIB)
+        if spec.image and spec.snapshot:
+            raise invalid("a volume is made from an image or from a snapshot, not from both")
+        if spec.image:
+            image = self._store.get(ImageRecord, spec.image)
+            if image.format is not DiskFormat.RAW:
+                raise invalid(f"volumes are made from raw images; {image.id} is a {image.format} image")
+            _check_source(image, image.size, spec)
+        elif spec.snapshot:
+            snapshot = self._store.get(SnapshotRecord, spec.snapshot)
+            _check_source(snapshot, snapshot.size_mib * MIB, spec)
 
     def _refuse_unless_off(self, machine: MachineRecord) -> None:
         if machine.status in (Status.ACTIVE, Status.PENDING):
             raise conflict(f"machine {machine.id} is {machine.status}; stop it first")
 
     def _fill(self, record: VolumeRecord) -> None:
-        self._jobs.start(record.id, self._make(record), holding=[record.image] if record.image else [])
+        sources = [source for source in (record.image, record.snapshot) if source]
+        self._jobs.start(record.id, self._make(record), holding=sources)
 
     async def _make(self, record: VolumeRecord) -> None:
         file = self._state / "volumes" / record.id
         status = Status.ACTIVE
         try:
-            if record.image is None:
+            if source := self._source(record):
+                await in_thread(copy_sparsely, source, file, record.size_mib * MIB)
+            else:
                 with file.open("wb") as opened:
                     opened.truncate(record.size_mib * MIB)
-            else:
-                await in_thread(copy_sparsely, self._state / "images" / record.image, file, record.size_mib * MIB)
         except OSError:
             status = Status.ERROR
         self._store.put(record.model_copy(update={"status": status}))
+
+    def _source(self, record: VolumeRecord) -> Path | None:
+        if record.image:
+            return self._state / "images" / record.image
+        return self._state / "snapshots" / record.snapshot if record.snapshot else None
+
+
+def _check_source(source: ImageRecord | SnapshotRecord, size: int, spec: VolumeSpec) -> None:
+    """The API's error unless the source is there whole, and its ``size`` bytes fit into the volume."""
+    if source.status is not Status.ACTIVE:
+        raise conflict(f"{source.kind} {source.id} is {source.status}, not active")
+    if size > spec.size_mib * MIB:
+        raise invalid(f"{source.kind} {source.id} has {size} bytes, more than a volume of {spec.size_mib} MiB holds")

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import AwareDatetime, BeforeValidator, Field, PlainSerializer, SecretStr
 
 from descriptors.application import RelativePath
-from descriptors.base import Identifier
+from descriptors.base import Identifier, Port
 from vendor_modules.resources import Attachment, MachineSpec, ResourceName, Rule, UserData, Value
 
 
@@ -40,6 +40,8 @@ class CreateMachine(MachineSpec):
     user_data: StoredUserData | None = None
     volumes: Annotated[tuple[AttachAs, ...], Field(max_length=64)] = ()
     security_groups: Annotated[tuple[Identifier, ...], Field(max_length=64)] = ()
+    networks: Annotated[tuple[Identifier, ...], Field(max_length=0)] = ()
+    """There are none."""
 
 
 class Attach(Value):
@@ -73,6 +75,24 @@ class Associate(Value):
     """Lead an address to a machine, or to nowhere."""
 
     machine: Identifier | None
+
+
+Balanced = Annotated[tuple[Identifier, ...], Field(max_length=256)]
+"""The machines that a load balancer shares out among."""
+
+
+class CreateLoadBalancer(Value):
+    """Share out the connections to a port among machines."""
+
+    name: ResourceName
+    port: Port
+    machines: Balanced
+
+
+class Balance(Value):
+    """Share out among these machines from now on."""
+
+    machines: Balanced
 
 
 class CreateAccessKey(Value):

@@ -247,6 +247,38 @@ async def test_quotas_are_kept(tmp_path: Path) -> None:
             await module.create_security_group("g", [], key="2")
 
 
+async def test_quotas_are_told(tmp_path: Path) -> None:
+    """The account sees every limit, and what it uses of it now; the cloud's own image is not counted."""
+    quotas = {"machines": 3, "volumes": 2, "volume_mib": 100, "image_mib": 7}
+    sizes = [{"name": "odd", "cores": 3, "memory_mib": 700, "price_per_hour": "1"}]
+    async with start_cloud(tmp_path, quotas=quotas, sizes=sizes) as cloud:
+        module = cloud.module
+
+        async def told() -> dict[str, tuple[int | None, int | None]]:
+            return {quota.resource: (quota.limit, quota.used) for quota in await module.quotas()}
+
+        assert {name: used for name, (_, used) in (await told()).items() if used} == {}
+        volume = await module.create_volume(VolumeSpec(name="v", size_mib=60), key="v")
+        for key in "ab":
+            await module.create_machine(machine(None, size="odd"), key=key)
+        await module.create_snapshot(volume.id, "s", key="s")
+        await module.upload_image(*image(b"x"), key="i")
+        await module.create_load_balancer("b", 8080, [], key="b")
+        await module.create_bucket("b", key="b")
+        full = await told()
+        assert {name: full[name] for name in ("machines", "volumes", "volume-mib", "image-mib", "cores")} == {
+            "machines": (3, 2),
+            "volumes": (2, 1),
+            "volume-mib": (100, 60),
+            "image-mib": (7, 1),
+            "cores": (None, 6),
+        }
+        rest = {"memory-mib": 1400, "snapshots": 1, "snapshot-mib": 60, "images": 1, "load-balancers": 1, "buckets": 1}
+        assert {name: full[name][1] for name in rest} == rest
+        await module.destroy_volume(volume.id)
+        assert (await told())["volume-mib"] == (100, 0)
+
+
 async def test_lists_have_pages(cloud: TestbedModule) -> None:
     """The API gives lists in pages, the module gives them whole."""
     made = [await cloud.create_security_group(f"g{n}", [], key=f"g{n}") for n in range(5)]
