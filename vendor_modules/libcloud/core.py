@@ -135,6 +135,10 @@ class LibcloudModule(VendorModule):
 
     # --- hooks: sizes ---
 
+    def _node_sizes(self, driver: Driver) -> list[Any]:
+        """All sizes that machines can have; what they are called here is their ``id``."""
+        return list(driver.list_sizes())
+
     def _cores_of(self, size: Any) -> int:
         """The cores of a size; 1 where the driver does not tell."""
         extra = size.extra or {}
@@ -164,8 +168,14 @@ class LibcloudModule(VendorModule):
             **self._tags_for("machine", key, spec.name),
         }
 
+    def _create_node(self, driver: Driver, spec: MachineSpec, key: Key) -> Any:
+        return driver.create_node(**self._node_arguments(driver, spec, key))
+
+    def _destroy_node(self, driver: Driver, node: Any) -> None:
+        driver.destroy_node(node)
+
     def _node_size(self, driver: Driver, name: str) -> Any:
-        found = next((size for size in driver.list_sizes() if str(size.id) == name), None)
+        found = next((size for size in self._node_sizes(driver) if str(size.id) == name), None)
         if found is None:
             raise InvalidRequest(f"there is no machine size {name!r}")
         return found
@@ -185,6 +195,10 @@ class LibcloudModule(VendorModule):
         image = node.image.id if node.image else next(filter(None, map(extra.get, _IMAGES)), None)
         return str(image) if image else None
 
+    def _host_of(self, node: Any) -> str | None:
+        """Where the node is reached: its first private address, else its first public one."""
+        return next(iter([*(node.private_ips or []), *(node.public_ips or [])]), None)
+
     def _volumes_of(self, driver: Driver, nodes: list[Any]) -> Mapping[str, tuple[str, ...]]:
         """The ids of the volumes of each of these nodes, by the node's id."""
         return {}
@@ -193,7 +207,7 @@ class LibcloudModule(VendorModule):
 
     async def _catalogue(self) -> Catalogue:
         settings = self._settings
-        sizes = await self._run(lambda driver: [self._size(size) for size in driver.list_sizes()])
+        sizes = await self._run(lambda driver: [self._size(size) for size in self._node_sizes(driver)])
         known = await self._known_prices()
         dates = [date.fromisoformat(known[size.name].date) for size in sizes if size.name in known]
         return Catalogue(
@@ -228,7 +242,7 @@ class LibcloudModule(VendorModule):
         def create(driver: Driver) -> Machine:
             node = self._made(self._present(driver), key)
             if node is None:
-                node = driver.create_node(**self._node_arguments(driver, spec, key))
+                node = self._create_node(driver, spec, key)
             return self._machine(node, key, ())
 
         return await self._run(create, key=f"machine {key}")
@@ -249,7 +263,7 @@ class LibcloudModule(VendorModule):
         return await self._run(lambda driver: self._machines(driver, self._present(driver), keys))
 
     async def _destroy_machine(self, machine_id: str) -> None:
-        await self._run(lambda driver: driver.destroy_node(self._node(driver, machine_id)))
+        await self._run(lambda driver: self._destroy_node(driver, self._node(driver, machine_id)))
 
     def _present(self, driver: Driver) -> list[Any]:
         return [node for node in self._nodes(driver) if self._status_of(node) is not None]
@@ -262,7 +276,7 @@ class LibcloudModule(VendorModule):
         return [self._machine(node, self._key_of(node, keys), volumes.get(str(node.id), ())) for node in nodes]
 
     def _machine(self, node: Any, key: str, volumes: tuple[str, ...]) -> Machine:
-        host = next(iter([*(node.private_ips or []), *(node.public_ips or [])]), None)
+        host = self._host_of(node)
         return Machine(
             id=str(node.id),
             name=self._name_of(node),

@@ -57,6 +57,10 @@ class LibcloudVolumes(LibcloudModule, Attachments):
             **self._tags_for("volume", key, spec.name),
         }
 
+    def _mib_of(self, volume: Any) -> int:
+        """The volume's size in MiB; override it where the driver does not tell GiB."""
+        return int(volume.size) * MIB_PER_GIB
+
     def _attach(self, driver: Driver, node: Any, volume: Any, device: str) -> None:
         driver.attach_volume(node, volume, device)
 
@@ -157,7 +161,7 @@ class LibcloudVolumes(LibcloudModule, Attachments):
             name=self._name_of(volume),
             key=self._key_of(volume, keys),
             status=status,
-            size_mib=int(volume.size) * MIB_PER_GIB,
+            size_mib=self._mib_of(volume),
             machine=machine,
             device=device,
         )
