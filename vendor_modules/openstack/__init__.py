@@ -1,0 +1,1 @@
+"""OpenStack clouds, and others that speak the same APIs."""

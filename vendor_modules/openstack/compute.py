@@ -1,0 +1,270 @@
+"""Machines and key pairs: nova."""
+
+from __future__ import annotations
+
+import shlex
+from base64 import b64encode
+from contextlib import suppress
+from typing import Any
+
+from vendor_modules import labels
+from vendor_modules.capabilities import Consoles, FirstBoot, KeyPairs, MachineBundle, Networks, Power, SecurityGroups
+from vendor_modules.errors import Conflict, InvalidRequest, NotFound, Unsupported
+from vendor_modules.openstack import names
+from vendor_modules.openstack.client import COMPUTE, IMAGE, NETWORK, STORAGE, Client, Json
+from vendor_modules.openstack.cloud import Cloud
+from vendor_modules.openstack.errors import Refused
+from vendor_modules.openstack.images import image_of
+from vendor_modules.openstack.storage import DEVICE
+from vendor_modules.resources import Attachment, Image, Key, KeyPair, Machine, MachineSpec, Status
+from vendor_modules.userdata import HOME, PORT, script
+
+USER_DATA = 49_150
+"""Bytes of user data: nova takes 65,535 in base64."""
+CONSOLE = 65_536
+"""Characters of a console's output that are kept."""
+_STATUS = {
+    "ACTIVE": Status.ACTIVE,
+    "RESCUE": Status.ACTIVE,
+    "SHUTOFF": Status.STOPPED,
+    "PAUSED": Status.STOPPED,
+    "SUSPENDED": Status.STOPPED,
+    "SHELVED": Status.STOPPED,
+    "SHELVED_OFFLOADED": Status.STOPPED,
+    "ERROR": Status.ERROR,
+}
+"""Nova's states; all others are on the way to one of these."""
+_START = {
+    "SHUTOFF": {"os-start": None},
+    "PAUSED": {"unpause": None},
+    "SUSPENDED": {"resume": None},
+    "SHELVED": {"unshelve": None},
+    "SHELVED_OFFLOADED": {"unshelve": None},
+}
+_GONE = ("DELETED", "SOFT_DELETED")
+
+
+class Compute(Cloud, Power, FirstBoot, Consoles, MachineBundle, KeyPairs, SecurityGroups, Networks):
+    """Machines, and what nova holds besides."""
+
+    # --- machines ---
+
+    async def _create_machine(self, spec: MachineSpec, key: Key) -> Machine:
+        given = script(spec.user_data, largest=USER_DATA) if spec.user_data else None
+        return await self._run(lambda client: self._made(client, spec, key, given), key=f"machine {key}")
+
+    def _made(self, client: Client, spec: MachineSpec, key: Key, user_data: bytes | None) -> Machine:
+        there = next((server for server in _servers(client) if server["metadata"].get(labels.KEY) == key), None)
+        if there is None:
+            order = self._order(client, spec, key)
+            if user_data is not None:
+                order["user_data"] = b64encode(_with_devices(user_data, spec.volumes)).decode()
+            for attachment in spec.volumes:
+                remember_device(client, attachment.volume, attachment.device)
+            there = client.ask(COMPUTE, "POST", "/servers", {"server": order})["server"]
+            there = client.get(COMPUTE, f"/servers/{there['id']}")["server"]
+        return self._machine(client, there)
+
+    def _order(self, client: Client, spec: MachineSpec, key: Key) -> Json:
+        sizes = {flavour["name"]: flavour["id"] for flavour in client.all(COMPUTE, "/flavors/detail", "flavors")}
+        if spec.size not in sizes:
+            raise NotFound(f"there is no flavour {spec.size!r}")
+        networks = spec.networks or self._default_network(client)
+        order: Json = {
+            "name": names.shown(spec.name),
+            "imageRef": spec.image,
+            "flavorRef": sizes[spec.size],
+            "metadata": names.labels(key, spec.name),
+            "networks": [{"uuid": network} for network in networks] or "auto",
+            "config_drive": True,
+        }
+        if spec.key_pair:
+            order["key_name"] = spec.key_pair
+        if spec.security_groups:
+            order["security_groups"] = [{"name": group} for group in spec.security_groups]
+        if self.cloud.availability_zone:
+            order["availability_zone"] = self.cloud.availability_zone
+        if spec.volumes:
+            disk = {"uuid": spec.image, "source_type": "image", "destination_type": "local", "boot_index": 0}
+            others = [
+                {"uuid": attachment.volume, "source_type": "volume", "destination_type": "volume", "boot_index": -1}
+                for attachment in spec.volumes
+            ]
+            order["block_device_mapping_v2"] = [disk | {"delete_on_termination": True}, *others]
+        return order
+
+    def _default_network(self, client: Client) -> list[str]:
+        """The network that the settings name, else the only one that the project has besides those that we made."""
+        if self.cloud.network:
+            found = client.find(NETWORK, "/networks", "networks", self.cloud.network)
+            if found is None:
+                raise NotFound(f"there is no network {self.cloud.network!r}, which the settings name")
+            return [found["id"]]
+        own = [
+            network["id"]
+            for network in client.all(NETWORK, "/networks", "networks", {"project_id": client.project})
+            if not network.get("router:external") and not names.key_in_description(network.get("description"))
+        ]
+        if len(own) > 1:
+            raise InvalidRequest(f"the project has {len(own)} networks: name one of them in the settings (network)")
+        return own
+
+    async def _describe_machine(self, machine_id: str) -> Machine:
+        return await self._run(lambda client: self._machine(client, server_of(client, machine_id)))
+
+    async def _list_machines(self) -> list[Machine]:
+        return await self._run(lambda client: [self._machine(client, server) for server in _servers(client)])
+
+    async def _destroy_machine(self, machine_id: str) -> None:
+        await self._run(lambda client: client.call(COMPUTE, "DELETE", f"/servers/{_part(machine_id)}"))
+
+    def _machine(self, client: Client, server: Json) -> Machine:
+        status = _STATUS.get(server["status"], Status.PENDING)
+        task = server.get("OS-EXT-STS:task_state") or ""
+        if task and not task.startswith("image_") and status is not Status.ERROR:
+            status = Status.PENDING  # asked to change, and not there yet
+        addresses = [address for network in server.get("addresses", {}).values() for address in network]
+        fixed = [a["addr"] for a in addresses if a.get("OS-EXT-IPS:type", "fixed") == "fixed" and a["version"] == 4]
+        image = server.get("image") or {}
+        fault = server.get("fault") or {}
+        return Machine(
+            id=server["id"],
+            name=names.name_in(server["metadata"], server["name"]),
+            key=server["metadata"].get(labels.KEY, ""),
+            status=status,
+            size=self._flavour(client, server["flavor"]),
+            image=image.get("id"),
+            host=fixed[0] if fixed else None,
+            port=PORT if fixed else None,
+            volumes=tuple(sorted(volume["id"] for volume in server.get("os-extended-volumes:volumes_attached", ()))),
+            problem=fault.get("message"),
+        )
+
+    def _flavour(self, client: Client, flavour: Json) -> str:
+        """The flavour's name; clouds from before microversion 2.47 tell its id."""
+        if "original_name" in flavour:
+            return str(flavour["original_name"])
+        return str(client.get(COMPUTE, f"/flavors/{flavour['id']}")["flavor"]["name"])
+
+    # --- power ---
+
+    async def _start_machine(self, machine_id: str) -> None:
+        def start(client: Client) -> None:
+            server = server_of(client, machine_id)
+            if server["status"] in _START:
+                _act(client, machine_id, _START[server["status"]])
+
+        await self._run(start)
+
+    async def _stop_machine(self, machine_id: str) -> None:
+        def stop(client: Client) -> None:
+            server = server_of(client, machine_id)
+            if _STATUS.get(server["status"]) is Status.STOPPED or server.get("OS-EXT-STS:task_state") == "powering-off":
+                return
+            _act(client, machine_id, {"os-stop": None})
+
+        await self._run(stop)
+
+    async def _console(self, machine_id: str) -> str:
+        output = await self._run(lambda client: _act(client, machine_id, {"os-getConsoleOutput": {}})["output"])
+        return str(output)[-CONSOLE:]
+
+    async def _bundle_machine(self, machine_id: str, name: str, key: Key) -> Image:
+        def bundle(client: Client) -> Image:
+            images = client.all(IMAGE, "/images", "images", {"owner": client.project, labels.KEY: key})
+            if (there := next(images, None)) is not None:
+                return image_of(there, client.project)
+            server = server_of(client, machine_id)
+            if _STATUS.get(server["status"]) is not Status.STOPPED:
+                raise Conflict(f"the machine is {server['status']}, and must be stopped")
+            if not server.get("image"):
+                raise Unsupported("the machine's disk is a volume: make an image of that volume")
+            order = {"createImage": {"name": names.shown(name), "metadata": names.labels(key, name)}}
+            answer = _act(client, machine_id, order)
+            return image_of(client.get(IMAGE, f"/images/{answer['image_id']}"), client.project)
+
+        return await self._run(bundle, key=f"image {key}")
+
+    # --- key pairs: nothing but a name of few letters is theirs, and it is their id ---
+
+    async def _create_key_pair(self, name: str, public_key: str, key: Key) -> KeyPair:
+        def create(client: Client) -> Json:
+            called = labels.name_for(key, name, longest=255)
+            with suppress(NotFound):
+                return _key_pair_of(client, called)
+            order = {"name": called, "public_key": public_key}
+            return dict(client.ask(COMPUTE, "POST", "/os-keypairs", {"keypair": order})["keypair"])
+
+        return _key_pair(await self._run(create, key=f"key-pair {key}"), [key])
+
+    async def _describe_key_pair(self, key_pair_id: str) -> KeyPair:
+        return _key_pair(await self._run(lambda client: _key_pair_of(client, key_pair_id)), await self._known_keys())
+
+    async def _list_key_pairs(self) -> list[KeyPair]:
+        found = await self._run(lambda client: list(client.all(COMPUTE, "/os-keypairs", "keypairs")))
+        known = await self._known_keys()
+        return [_key_pair(item["keypair"], known) for item in found]
+
+    async def _destroy_key_pair(self, key_pair_id: str) -> None:
+        await self._run(lambda client: client.call(COMPUTE, "DELETE", f"/os-keypairs/{_part(key_pair_id)}"))
+
+    async def _known_keys(self) -> list[str]:
+        records = await self.services.persistence.resources(self.vendor)
+        return [record.key for record in records if record.kind == "key-pair"]
+
+
+def _servers(client: Client) -> list[Json]:
+    return [s for s in client.all(COMPUTE, "/servers/detail", "servers") if s["status"] not in _GONE]
+
+
+def server_of(client: Client, machine_id: str) -> Json:
+    """The server; :class:`~vendor_modules.errors.NotFound` also for one that nova still shows though it is deleted."""
+    server: Json = client.get(COMPUTE, f"/servers/{_part(machine_id)}")["server"]
+    if server["status"] in _GONE:
+        raise NotFound(f"the machine {machine_id} is deleted")
+    return server
+
+
+def remember_device(client: Client, volume_id: str, device: str) -> None:
+    """Keep the name under which a machine is to find a volume: the cloud knows only the name that the hypervisor
+    chooses."""
+    client.ask(STORAGE, "POST", f"/volumes/{_part(volume_id)}/metadata", {"metadata": {DEVICE: device}})
+
+
+def _with_devices(user_data: bytes, volumes: tuple[Attachment, ...]) -> bytes:
+    """The first-boot script, which makes the volumes' devices appear below the machine's working directory. virtio
+    disks carry the first 20 characters of their volume's id as their serial number."""
+    links = []
+    for attachment in volumes:
+        target = shlex.quote(f"{HOME}/{attachment.device}")
+        links.append(f"mkdir -p $(dirname {target}); ln -sfn /dev/disk/by-id/virtio-{attachment.volume[:20]} {target}")
+    first, _, rest = user_data.partition(b"\n")
+    return b"\n".join([first, *(link.encode() for link in links), rest])
+
+
+def _act(client: Client, machine_id: str, action: Json) -> Json:
+    return client.ask(COMPUTE, "POST", f"/servers/{_part(machine_id)}/action", action)
+
+
+def _part(identifier: str) -> str:
+    return names.path_part(identifier)
+
+
+def _key_pair_of(client: Client, called: str) -> Json:
+    try:
+        return dict(client.get(COMPUTE, f"/os-keypairs/{_part(called)}")["keypair"])
+    except Refused as refused:
+        if refused.status == 404:
+            raise NotFound(refused.text) from refused
+        raise
+
+
+def _key_pair(found: dict[str, Any], keys: list[str]) -> KeyPair:
+    return KeyPair(
+        id=found["name"],
+        name=found["name"],
+        key=labels.key_in(found["name"], keys),
+        status=Status.ACTIVE,
+        public_key=found["public_key"],
+        fingerprint=found["fingerprint"],
+    )

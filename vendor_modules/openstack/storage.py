@@ -1,0 +1,168 @@
+"""Volumes and their snapshots: cinder."""
+
+from __future__ import annotations
+
+from vendor_modules import labels
+from vendor_modules.capabilities import Attachments, Snapshots, VolumeBundle
+from vendor_modules.errors import Conflict
+from vendor_modules.openstack import names
+from vendor_modules.openstack.client import COMPUTE, IMAGE, STORAGE, Client, Json
+from vendor_modules.openstack.cloud import Cloud
+from vendor_modules.openstack.images import image_of
+from vendor_modules.resources import Image, Key, Snapshot, Status, Volume, VolumeSpec
+
+DEVICE = "cloud-agency-device"
+"""The metadata that keep a volume's device."""
+GIB = 1024
+"""MiB of a GiB, the unit that volumes are made in."""
+
+
+class Storage(Cloud, Attachments, Snapshots, VolumeBundle):
+    """Block storage."""
+
+    async def _create_volume(self, spec: VolumeSpec, key: Key) -> Volume:
+        def create(client: Client) -> Volume:
+            there = _keyed(client, "volumes", key)
+            if there is None:
+                order: Json = {
+                    "name": names.shown(spec.name),
+                    "size": -(-spec.size_mib // GIB),
+                    "metadata": names.labels(key, spec.name),
+                }
+                order |= {"imageRef": spec.image} if spec.image else {}
+                order |= {"snapshot_id": spec.snapshot} if spec.snapshot else {}
+                order |= {"availability_zone": zone} if (zone := self.cloud.availability_zone) else {}
+                there = client.ask(STORAGE, "POST", "/volumes", {"volume": order})["volume"]
+            return _volume(there)
+
+        return await self._run(create, key=f"volume {key}")
+
+    async def _describe_volume(self, volume_id: str) -> Volume:
+        return await self._run(lambda client: _volume(_volume_of(client, volume_id)))
+
+    async def _list_volumes(self) -> list[Volume]:
+        return await self._run(lambda client: [_volume(v) for v in client.all(STORAGE, "/volumes/detail", "volumes")])
+
+    async def _destroy_volume(self, volume_id: str) -> None:
+        def destroy(client: Client) -> None:
+            volume = _volume(_volume_of(client, volume_id))
+            if volume.machine:
+                raise Conflict(f"the volume is attached to {volume.machine}")
+            client.call(STORAGE, "DELETE", f"/volumes/{volume.id}")
+
+        await self._run(destroy)
+
+    # --- where they are attached ---
+
+    async def _attach_volume(self, volume_id: str, machine_id: str, device: str) -> None:
+        def attach(client: Client) -> None:
+            volume = _volume_of(client, volume_id)
+            held = [attachment["server_id"] for attachment in volume["attachments"]]
+            if held and held != [machine_id]:
+                raise Conflict(f"the volume is attached to {held[0]}")
+            if held and volume["metadata"].get(DEVICE) != device:
+                raise Conflict(f"the volume is attached as {volume['metadata'].get(DEVICE)}")
+            if held or volume["status"] in ("attaching", "reserved"):
+                return
+            path = f"/servers/{names.path_part(machine_id)}/os-volume_attachments"
+            client.get(COMPUTE, path)  # is there such a machine?
+            metadata = {"metadata": {DEVICE: device}}
+            client.ask(STORAGE, "POST", f"/volumes/{volume['id']}/metadata", metadata)
+            client.ask(COMPUTE, "POST", path, {"volumeAttachment": {"volumeId": volume_id}})
+
+        await self._run(attach, key=f"attach {volume_id}")
+
+    async def _detach_volume(self, volume_id: str) -> None:
+        def detach(client: Client) -> None:
+            volume = _volume_of(client, volume_id)
+            if volume["status"] == "detaching":
+                return
+            for attachment in volume["attachments"]:
+                path = f"/servers/{attachment['server_id']}/os-volume_attachments/{volume['id']}"
+                client.call(COMPUTE, "DELETE", path)
+
+        await self._run(detach, key=f"attach {volume_id}")
+
+    # --- snapshots ---
+
+    async def _create_snapshot(self, volume_id: str, name: str, key: Key) -> Snapshot:
+        def create(client: Client) -> Snapshot:
+            there = _keyed(client, "snapshots", key)
+            if there is None:
+                order = {"volume_id": volume_id, "name": names.shown(name), "metadata": names.labels(key, name)}
+                # attached volumes can be snapshot, too: it is then as after a power cut
+                there = client.ask(STORAGE, "POST", "/snapshots", {"snapshot": order | {"force": True}})["snapshot"]
+            return _snapshot(there)
+
+        return await self._run(create, key=f"snapshot {key}")
+
+    async def _describe_snapshot(self, snapshot_id: str) -> Snapshot:
+        path = f"/snapshots/{names.path_part(snapshot_id)}"
+        return await self._run(lambda client: _snapshot(client.get(STORAGE, path)["snapshot"]))
+
+    async def _list_snapshots(self) -> list[Snapshot]:
+        return await self._run(
+            lambda client: [_snapshot(s) for s in client.all(STORAGE, "/snapshots/detail", "snapshots")]
+        )
+
+    async def _destroy_snapshot(self, snapshot_id: str) -> None:
+        await self._run(lambda client: client.call(STORAGE, "DELETE", f"/snapshots/{names.path_part(snapshot_id)}"))
+
+    # --- images ---
+
+    async def _bundle_volume(self, volume_id: str, name: str, key: Key) -> Image:
+        def bundle(client: Client) -> Image:
+            images = client.all(IMAGE, "/images", "images", {"owner": client.project, labels.KEY: key})
+            if (there := next(images, None)) is not None:
+                return image_of(there, client.project)
+            path = f"/volumes/{names.path_part(volume_id)}/action"
+            # cinder gives an image the properties that its volume has for that, and no others
+            client.ask(STORAGE, "POST", path, {"os-set_image_metadata": {"metadata": names.labels(key, name)}})
+            order = {"image_name": names.shown(name), "disk_format": "raw", "container_format": "bare", "force": True}
+            made = client.ask(STORAGE, "POST", path, {"os-volume_upload_image": order})["os-volume_upload_image"]
+            return image_of(client.get(IMAGE, f"/images/{made['image_id']}"), client.project)
+
+        return await self._run(bundle, key=f"image {key}")
+
+
+def _keyed(client: Client, word: str, key: Key) -> Json | None:
+    found = client.all(STORAGE, f"/{word}/detail", word)
+    return next((item for item in found if item["metadata"].get(labels.KEY) == key), None)
+
+
+def _volume_of(client: Client, volume_id: str) -> Json:
+    volume: Json = client.get(STORAGE, f"/volumes/{names.path_part(volume_id)}")["volume"]
+    return volume
+
+
+def _status(word: str) -> Status:
+    """Cinder's states; all but these are on the way to one of them."""
+    if word.startswith("error"):
+        return Status.ERROR
+    return {"available": Status.ACTIVE, "in-use": Status.ATTACHED}.get(word, Status.PENDING)
+
+
+def _volume(found: Json) -> Volume:
+    attachments = found.get("attachments") or ()
+    machine = attachments[0]["server_id"] if attachments else None
+    device = (found["metadata"].get(DEVICE) or attachments[0].get("device")) if attachments else None
+    return Volume(
+        id=found["id"],
+        name=names.name_in(found["metadata"], found["name"] or ""),
+        key=found["metadata"].get(labels.KEY, ""),
+        status=_status(found["status"]),
+        size_mib=found["size"] * GIB,
+        machine=machine,
+        device=device,
+    )
+
+
+def _snapshot(found: Json) -> Snapshot:
+    return Snapshot(
+        id=found["id"],
+        name=names.name_in(found["metadata"], found["name"] or ""),
+        key=found["metadata"].get(labels.KEY, ""),
+        status=_status(found["status"]),
+        volume=found["volume_id"],
+        size_mib=found["size"] * GIB,
+    )
