@@ -46,7 +46,8 @@ class LibcloudVolumes(LibcloudModule, Attachments):
         return one(self._storage_volumes(driver), volume_id, "volume")
 
     def _attached_to(self, volume: Any) -> tuple[str, str | None] | None:
-        """The id of the node that has the volume, and the device it is there; None for a detached one."""
+        """The id of the node that has the volume, and the device it is there (None where the provider chooses, and does
+        not tell); None for a detached one."""
         raise NotImplementedError(f"{type(self).__name__} does not say where volumes are attached")
 
     def _volume_arguments(self, driver: Driver, spec: VolumeSpec, key: Key) -> dict[str, Any]:
@@ -119,7 +120,7 @@ class LibcloudVolumes(LibcloudModule, Attachments):
     async def _attach_volume(self, volume_id: str, machine_id: str, device: str) -> None:
         def attach(driver: Driver, volume: Any) -> None:
             if attached := self._attached_to(volume):
-                if attached == (machine_id, device):
+                if attached[0] == machine_id and attached[1] in (None, device):
                     return
                 raise Conflict(f"volume {volume_id} is attached to machine {attached[0]} as {attached[1]}")
             node = self._node(driver, machine_id)
