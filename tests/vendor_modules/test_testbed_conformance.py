@@ -5,6 +5,7 @@ import pytest_asyncio
 
 from tests.labs.testbed import PASSWORD, USERNAME, start_cloud
 from vendor_modules import conformance
+from vendor_modules.conformance.pytest_support import lender  # noqa: F401 - a fixture
 from vendor_modules.services.credentials import PasswordCredentials
 from vendor_modules.testbed.module import TestbedModule, TestbedSettings
 
@@ -18,6 +19,6 @@ async def subject(tmp_path_factory):
 
 @pytest.mark.integration
 @pytest.mark.parametrize("check", conformance.checks_for(TestbedModule), ids=str)
-async def test_conformance(check, subject):
-    result = await conformance.run_check(check, subject)
+async def test_conformance(check, subject, lender):  # noqa: F811 - the fixture
+    result = await conformance.run_check(check, subject, lender)
     assert result.outcome == "passed", result.reason

@@ -13,11 +13,11 @@ import ipaddress
 import json
 import secrets
 import tarfile
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 from urllib.parse import unquote
 
 from cryptography.hazmat.primitives.serialization import load_ssh_public_key
@@ -26,6 +26,7 @@ from pydantic import ConfigDict
 from descriptors.base import MIB, new_id, utc_now
 from descriptors.deployment import Kind
 from descriptors.machine import BUNDLE_MANIFEST, MachineManifest
+from vendor_modules.abilities import Ability, Requirement
 from vendor_modules.capabilities import (
     AccessKeys,
     Addresses,
@@ -148,6 +149,7 @@ class ToySettings(ModuleSettings):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     cloud: str
+    """Its name."""
 
 
 CLOUDS: dict[str, ToyCloud] = {}
@@ -172,6 +174,12 @@ class ToyModule(
 
     title = "Toy Cloud"
     proof = Proof.EMULATOR
+    proven_by = "It is a cloud in memory: there is nothing behind it."
+    abilities: ClassVar[Mapping[str, Ability]] = {
+        "upload_image": Ability(formats=(DiskFormat.RAW, DiskFormat.BUNDLE)),
+        "download_image": Ability(formats=(DiskFormat.RAW, DiskFormat.BUNDLE)),
+        "bundle_machine": Ability(requires=(Requirement.STOPPED,)),
+    }
     Settings = ToySettings
     credential_kinds = ("password",)
     settle_timeout = 0.2
@@ -384,6 +392,8 @@ class ToyModule(
     async def _upload_image(self, spec: ImageSpec, content: Content, key: str) -> Image:
         if made := await self._made("image", key):
             return made  # type: ignore[no-any-return]
+        if spec.format not in self.abilities["upload_image"].formats:
+            raise InvalidRequest(f"images in {spec.format} are not taken")
         received = b"".join([chunk async for chunk in content()])
         if (len(received), digest(received)) != (spec.size, spec.digest):
             raise InvalidRequest("the content is not what was declared")

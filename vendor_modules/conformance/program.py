@@ -1,4 +1,5 @@
-"""What a test machine runs: answers GET with a file below its working directory, and PUT writes one in place.
+"""What a test machine runs: answers GET with a file below its working directory (all of it, or the range of bytes that
+is asked for), and PUT writes one in place.
 
 It is sent to the machine as a file of its user data, and needs nothing but Python's own library.
 """
@@ -6,19 +7,26 @@ It is sent to the machine as a file of its user data, and needs nothing but Pyth
 import http.server
 import os
 import pathlib
+import re
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
     """One request."""
 
     def do_GET(self) -> None:
-        """Answer with the file's content."""
+        """Answer with the file's content, or ``Range: bytes=FIRST-LAST`` of it."""
+        span = re.match(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
         try:
-            content = pathlib.Path(self.path.lstrip("/")).read_bytes()
+            with pathlib.Path(self.path.lstrip("/")).open("rb") as file:
+                if span:
+                    file.seek(int(span[1]))
+                    content = file.read(int(span[2]) - int(span[1]) + 1)
+                else:
+                    content = file.read()
         except OSError:
             self._answer(404, b"")
         else:
-            self._answer(200, content)
+            self._answer(206 if span else 200, content)
 
     def do_PUT(self) -> None:
         """Write at the file's beginning, without cutting off what comes after: the file may be a device."""

@@ -1,6 +1,7 @@
 """The checks, by what they examine; importing one of these files registers its checks."""
 
 from vendor_modules.conformance.checks import (  # noqa: F401, I001 - in the order in which they run
+    declared,
     offers,
     kinds,
     machines,

@@ -4,18 +4,35 @@ from __future__ import annotations
 
 import asyncio
 import traceback
-from collections.abc import AsyncIterator, Awaitable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable
+
+from pydantic import SecretStr
 
 from descriptors.base import MIB
 from vendor_modules.capabilities import RELEASE_ORDER, ImageDownload, ImageUpload, inventory
 from vendor_modules.conformance.bench import Bench, expect, refused
-from vendor_modules.conformance.checks.kinds import WAYS, Of
+from vendor_modules.conformance.lender import longest_pause
 from vendor_modules.conformance.registry import check
 from vendor_modules.conformance.subject import WRONG_SECRET, wrong
+from vendor_modules.conformance.ways import PUBLIC_KEY, WAYS, Of
 from vendor_modules.errors import Unauthorized, Unsupported, VendorError
+from vendor_modules.services.credentials import (
+    AccessKeyCredentials,
+    Credentials,
+    ExternalCredentials,
+    KeyPairCredentials,
+    PasswordCredentials,
+)
 
 STRANGE_IDS = ["../../etc/passwd", "a/b:c@d", "x" * 255]
+_WRONG = SecretStr(WRONG_SECRET)
+STRANGERS: dict[str, Credentials] = {
+    "key-pair": KeyPairCredentials(public_key=PUBLIC_KEY, private_key=_WRONG),
+    "password": PasswordCredentials(username="nobody", password=_WRONG),
+    "access-key": AccessKeyCredentials(access_key="nobody", secret_key=_WRONG),
+    "external": ExternalCredentials(username="nobody", variable="CONFORMANCE_THERE_IS_NO_SUCH_VARIABLE"),
+}
+"""Credentials of each kind that open nothing."""
 LONGEST_BLOCK = 1.0
 """Seconds that the event loop may stand still: a busy computer needs some, a blocking call takes more."""
 
@@ -37,6 +54,18 @@ async def missing_credentials_are_unauthorized(bench: Bench) -> None:
         raise Unsupported("needs no credentials")
     async with bench.another(None) as stranger:
         await refused(stranger.list_machines(), Unauthorized, what="list machines without credentials")
+
+
+@check()
+async def every_kind_of_credentials_is_answered(bench: Bench) -> None:
+    """Credentials of each kind, with a secret that is wrong, are refused with Unauthorized in words: those of a kind
+    that the module takes, and those that it does not."""
+    right = bench.subject.credentials.kind
+    expect(right in type(bench.module).credential_kinds, f"{right} works, and is not among the credential kinds")
+    for kind, strange in STRANGERS.items():
+        async with bench.another(strange) as stranger:
+            error = await refused(stranger.list_machines(), Unauthorized, what=f"list machines with a strange {kind}")
+        expect(error.detail.strip(), f"the refusal of {kind} has no words")
 
 
 @check()
@@ -93,7 +122,7 @@ async def _only_vendor_error(call: Awaitable[object], what: str) -> None:
 @check()
 async def errors_say_where_and_what_to_do(bench: Bench) -> None:
     """An error names vendor and operation, has words of its own, and a remedy."""
-    error = await refused(bench.module.describe_machine("there-is-none"), VendorError, what="describe nothing")
+    error = await refused(bench.module.describe_machine(bench.unknown("machine")), VendorError, what="describe nothing")
     expect(error.vendor == bench.subject.vendor, f"its vendor is {error.vendor!r}")
     expect(error.operation, "it names no operation")
     expect(error.detail.strip() and error.remedy.strip(), f"its words are {error.detail!r}, {error.remedy!r}")
@@ -102,7 +131,7 @@ async def errors_say_where_and_what_to_do(bench: Bench) -> None:
 @check()
 async def calls_may_be_made_at_once(bench: Bench) -> None:
     """Many calls at the same time on one module all succeed."""
-    machine = await bench.machine()
+    machine = (await bench.specimen("machine")).made
     calls = [bench.module.describe_machine(machine.id) for _ in range(20)]
     expect({m.id for m in await asyncio.gather(*calls)} == {machine.id}, "answers were mixed up")
     await asyncio.gather(*(bench.module.list_machines() for _ in range(10)), inventory(bench.module))
@@ -133,40 +162,27 @@ async def unused_module_can_be_closed(bench: Bench) -> None:
 @check()
 async def event_loop_stays_free(bench: Bench) -> None:
     """While machines are made, listed and destroyed, the event loop never stands still for more than a second."""
-    async with _watched_loop("handling machines"):
-        machine = await bench.machine()
+    made = await bench.specimen("machine", "late")
+    _expect_short(made.pause, "making and destroying a machine")
+    async with longest_pause() as pause:
         await asyncio.gather(*(bench.module.list_machines() for _ in range(4)))
         await inventory(bench.module)
-        await bench.module.destroy_machine(machine.id)
+        await asyncio.sleep(0.05)  # let it see the last call too
+    _expect_short(pause(), "listing")
 
 
 @check(ImageUpload, ImageDownload)
 async def event_loop_stays_free_in_transfers(bench: Bench) -> None:
     """While an image goes in and out, the event loop never stands still for more than a second."""
-    async with _watched_loop("transferring an image"):
-        image = await bench.image(bytes(range(256)) * 4096 * 16)
-        size = 0
+    content, size = bench.sample(16 * MIB), 0
+    async with longest_pause() as pause:
+        image = await bench.image(content)
         async for chunk in bench.the(ImageDownload).download_image(image.id):
             size += len(chunk)
-    expect(size == 16 * MIB, f"{size} bytes came out, expected {16 * MIB}")
+        await asyncio.sleep(0.05)
+    _expect_short(pause(), "transferring an image")
+    expect(size == len(content), f"{size} bytes came out, expected {len(content)}")
 
 
-@asynccontextmanager
-async def _watched_loop(what: str) -> AsyncIterator[None]:
-    longest, loop = 0.0, asyncio.get_running_loop()
-
-    async def watch() -> None:
-        nonlocal longest
-        while True:
-            before = loop.time()
-            await asyncio.sleep(0.02)
-            longest = max(longest, loop.time() - before - 0.02)
-
-    watcher = asyncio.ensure_future(watch())
-    await asyncio.sleep(0)
-    try:
-        yield
-        await asyncio.sleep(0.05)  # let it see the last call too
-    finally:
-        watcher.cancel()
-    expect(longest <= LONGEST_BLOCK, f"{what} made the event loop stand still for {longest:.1f} s")
+def _expect_short(pause: float, what: str) -> None:
+    expect(pause <= LONGEST_BLOCK, f"{what} made the event loop stand still for {pause:.1f} s")

@@ -1,4 +1,4 @@
-"""Object storage, over HTTP as applications use it."""
+"""Keys to object storage, and objects over HTTP as applications use them."""
 
 from __future__ import annotations
 
@@ -171,5 +171,5 @@ async def internal_and_public_keys_have_their_endpoints(bench: Bench) -> None:
 @check(AccessKeys)
 async def key_to_an_unknown_bucket_is_not_found(bench: Bench) -> None:
     """Making a key to a bucket that is not there raises NotFound."""
-    call = bench.the(AccessKeys).create_access_key("there-is-none", internal=False, key=bench.key())
+    call = bench.the(AccessKeys).create_access_key(bench.unknown("bucket"), internal=False, key=bench.key())
     await refused(call, NotFound, what="make a key to an unknown bucket")

@@ -1,43 +1,21 @@
-"""Who the vendor is, what it sells, and how it answers calls for proposals."""
+"""What the vendor sells, and how it answers calls for proposals."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Awaitable
 from datetime import timedelta
 from decimal import Decimal
-from typing import get_args
 
 from descriptors.base import new_id, utc_now
 from descriptors.cfp import CallForProposals
+from descriptors.deployment import Kind
 from descriptors.resources import ResourceClass, ResourceType
 from descriptors.sla import Offer, Refusal
 from vendor_modules.capabilities import ObjectStorage, Volumes
-from vendor_modules.conformance.bench import Bench, CheckFailed, cheapest, expect, refused
+from vendor_modules.conformance.bench import Bench, CheckFailed, cheapest, expect
 from vendor_modules.conformance.registry import check
 from vendor_modules.errors import Unsupported
-from vendor_modules.module import ModuleSettings, Proof
-from vendor_modules.resources import Catalogue, VolumeSpec
-from vendor_modules.services.credentials import Credentials
-
-
-@check()
-async def identity_is_stated(bench: Bench) -> None:
-    """The class states its title, how far it is proven, its settings and the credentials that it takes."""
-    module, known = type(bench.module), {k.model_fields["kind"].default for k in get_args(get_args(Credentials)[0])}
-    expect(module.title.strip(), "title is empty")
-    expect(isinstance(module.proof, Proof), f"proof is {module.proof!r}, expected a Proof")
-    expect(issubclass(module.Settings, ModuleSettings), "Settings is no ModuleSettings")
-    expect(set(module.credential_kinds) <= known, f"credential_kinds {module.credential_kinds} are not all known")
-
-
-@check()
-async def settings_survive_storage(bench: Bench) -> None:
-    """The settings have a JSON schema, and come back equal from JSON."""
-    settings = bench.subject.settings
-    json.dumps(type(settings).model_json_schema())
-    again = type(settings).model_validate_json(settings.model_dump_json())
-    expect(again == settings, f"{settings!r} came back as {again!r}")
+from vendor_modules.module import PriceSource
+from vendor_modules.resources import Catalogue
 
 
 @check()
@@ -59,28 +37,54 @@ async def catalogue_is_sane(bench: Bench) -> None:
 
 @check()
 async def catalogue_agrees_with_capabilities(bench: Bench) -> None:
-    """Storage that the catalogue has a price for can be created, and storage that it has none for is not there."""
+    """Storage that the catalogue has a price for can be created."""
     catalogue, module = await bench.module.catalogue(), bench.module
-    if isinstance(module, Volumes):
-        volume = VolumeSpec(name="volume", size_mib=1)
-        await _there(catalogue.block_gib_month, module.create_volume(volume, key=bench.key()), "volume")
-    if isinstance(module, ObjectStorage):
-        await _there(catalogue.object_gib_month, module.create_bucket("bucket", key=bench.key()), "bucket")
-    expect(catalogue.block_gib_month is None or isinstance(module, Volumes), "volumes have a price, and are not there")
-    expect(
-        catalogue.object_gib_month is None or isinstance(module, ObjectStorage),
-        "buckets have a price, and are not there",
-    )
+    for price, capability, what in (
+        (catalogue.block_gib_month, Volumes, "volume"),
+        (catalogue.object_gib_month, ObjectStorage, "bucket"),
+    ):
+        expect(price is None or isinstance(module, capability), f"a {what} has a price, and cannot be created")
+        if price is not None:
+            await _there(bench, "volume" if what == "volume" else "bucket", price)
 
 
-async def _there(price: Decimal | None, creation: Awaitable[object], what: str) -> None:
-    if price is None:
-        await refused(creation, Unsupported, what=f"create a {what} that the catalogue has no price for")
-        return
+async def _there(bench: Bench, kind: Kind, price: Decimal) -> None:
     try:
-        await creation
+        await bench.specimen(kind)
     except Unsupported as error:
-        raise CheckFailed(f"a {what} costs {price}, and cannot be created: {error}") from error
+        raise CheckFailed(f"a {kind} costs {price}, and cannot be created: {error}") from error
+
+
+@check()
+async def catalogue_says_where_and_from_when(bench: Bench) -> None:
+    """The catalogue names its region and jurisdiction, and the date of prices that were not asked just now."""
+    catalogue = await bench.module.catalogue()
+    expect(catalogue.region.strip() and catalogue.jurisdiction.strip(), "region or jurisdiction is empty")
+    expect(len(catalogue.currency) == 3, f"the currency is {catalogue.currency!r}")
+    old = type(bench.module).prices is PriceSource.CATALOGUE and any(size.price_per_hour for size in catalogue.sizes)
+    expect(catalogue.priced or not old, "prices come from the price catalogue, and have no date")
+
+
+@check()
+async def size_to_use_is_sold(bench: Bench) -> None:
+    """The size that machines are made of here is in the catalogue."""
+    size, names = (await bench.machine_spec()).size, {size.name for size in (await bench.module.catalogue()).sizes}
+    expect(size in names, f"{size!r} is not among {sorted(names)[:20]}")
+
+
+@check()
+async def unknown_price_is_refused(bench: Bench) -> None:
+    """A machine that only sizes without a known price could serve is refused with ``price-unknown``, never offered for
+    nothing."""
+    catalogue = await bench.module.catalogue()
+    answer = await bench.module.propose(await _call(bench))
+    if any(size.price_per_hour is None for size in catalogue.sizes) and isinstance(answer, Refusal):
+        codes = {reason.code for reason in answer.reasons}
+        expect(codes == {"price-unknown"}, f"the reasons are {codes}")
+    if isinstance(answer, Offer):
+        prices = {size.name: size.price_per_hour for size in catalogue.sizes}
+        unpriced = [a.size for a in answer.allocations if prices.get(a.size) is None]
+        expect(not unpriced, f"sizes of unknown price were offered: {unpriced}")
 
 
 @check()
@@ -149,9 +153,11 @@ async def refusal_names_every_lack(bench: Bench) -> None:
 
 async def _offer(bench: Bench) -> Offer:
     answer = await bench.module.propose(await _call(bench))
-    if isinstance(answer, Refusal):
-        expect(False, f"two machines of the cheapest size were refused: {answer.reasons}")
-    return answer  # type: ignore[return-value]  # it is no refusal
+    if isinstance(answer, Offer):
+        return answer
+    if {reason.code for reason in answer.reasons} == {"price-unknown"}:
+        raise Unsupported("does not tell what its machines cost")
+    raise CheckFailed(f"two machines of the cheapest size were refused: {answer.reasons}")
 
 
 async def _call(bench: Bench, *more: ResourceClass) -> CallForProposals:
