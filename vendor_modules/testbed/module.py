@@ -15,6 +15,7 @@ from blake3 import blake3
 from pydantic import AnyHttpUrl, ValidationError
 
 from descriptors.base import MIB
+from vendor_modules.abilities import Ability, Requirement, Support
 from vendor_modules.capabilities import (
     AccessKeys,
     Addresses,
@@ -48,12 +49,13 @@ from vendor_modules.errors import (
     Unsupported,
     VendorError,
 )
-from vendor_modules.module import Content, HttpSettings, ModuleSettings, Proof
+from vendor_modules.module import Content, HttpSettings, ModuleSettings, PriceSource, Proof
 from vendor_modules.resources import (
     AccessKey,
     Address,
     Bucket,
     Catalogue,
+    DiskFormat,
     Image,
     ImageSpec,
     Key,
@@ -111,12 +113,17 @@ _BY_CODE: dict[str, type[VendorError]] = {
 _BY_STATUS: dict[int, type[VendorError]] = {401: Unauthorized, 403: Forbidden, 404: NotFound, 409: Conflict}
 
 
+_FORMATS = (DiskFormat.BUNDLE, DiskFormat.RAW, DiskFormat.QCOW2)
+_STOPPED = (Requirement.STOPPED,)
+
+
 class TestbedSettings(HttpSettings):
     """Where the cloud is."""
 
     __test__: ClassVar[bool] = False  # they are no test, whatever pytest makes of the name
 
     url: AnyHttpUrl
+    """The URL that the cloud printed when it was ready, such as ``http://127.0.0.1:21142``."""
 
 
 class TestbedModule(
@@ -144,6 +151,43 @@ class TestbedModule(
 
     title = "Portable Testbed Cluster"
     proof = Proof.LIVE
+    proven_by = "The conformance suite, on a running cloud, with faults injected between it and the module."
+    known_limits = (
+        "It is a cloud on one desk: its public addresses and load balancers, too, are on the loopback interface.",
+        "There are no private networks: machines reach each other, whatever their security groups say.",
+        "What machines can be made from depends on how the cloud runs them: as confined processes from bundles only, "
+        "with qemu from RAW and QCOW2 images too; another image is refused with InvalidRequest.",
+        "Key pairs are kept, and no machine can be logged in to.",
+        "A rule of a security group admits its peers to the machine's one service, whatever the rule's port.",
+    )
+    abilities: ClassVar = {
+        "reboot_machine": Ability(Support.EMULATED, note="stopped, then started"),
+        "attach_volume": Ability(requires=_STOPPED),
+        "detach_volume": Ability(requires=_STOPPED),
+        "destroy_volume": Ability(requires=(Requirement.DETACHED,)),
+        "create_volume": Ability(formats=(DiskFormat.RAW,), note="empty, from a RAW image, or from a snapshot"),
+        "create_snapshot": Ability(
+            requires=_STOPPED, note="a volume that is attached to no machine can be copied, too"
+        ),
+        "upload_image": Ability(formats=_FORMATS),
+        "download_image": Ability(formats=_FORMATS),
+        "bundle_machine": Ability(
+            requires=_STOPPED,
+            formats=_FORMATS,
+            note="a bundle; of a machine made from a RAW or QCOW2 image, such an image",
+        ),
+        "bundle_volume": Ability(
+            requires=_STOPPED,
+            formats=(DiskFormat.RAW,),
+            note="a volume that is attached to no machine can be copied, too",
+        ),
+        "destroy_security_group": Ability(requires=(Requirement.UNUSED,)),
+        "create_load_balancer": Ability(
+            note="it has an address of its own in 127.0.0.0/8, and reaches machines whatever their security groups say"
+        ),
+        "put_object": Ability(note="a name has at most 1024 bytes of UTF-8, none of them zero"),
+    }
+    prices = PriceSource.LIVE
     Settings = TestbedSettings
     credential_kinds = ("password", "external")
     settle_timeout: ClassVar[float] = 300.0
