@@ -21,7 +21,7 @@ class SiteSettings(LibcloudSettings):
 
     url: Url
     """Where the API is, as ``https://cloud.example:8443``."""
-    prices_per_hour: dict[Identifier, Money] = {}
+    prices_per_hour: dict[Identifier, Money] = Field(default_factory=dict)
     """The price of an hour by the machine size's name. Sizes without one are not offered."""
 
     def server(self) -> dict[str, Any]:
@@ -77,7 +77,7 @@ class LibcloudSizedSite(LibcloudSite):
         assert isinstance(self.settings, SizedSiteSettings)  # noqa: S101 - the registry makes them from Settings
         return [
             NodeSize(
-                size.name, size.name, size.memory_mib, size.disk_gib, None, None, driver, extra={"cpus": size.cores}
+                size.name, size.name, size.memory_mib, size.disk_gib, None, 0.0, driver, extra={"cpus": size.cores}
             )
             for size in self.settings.sizes
         ]

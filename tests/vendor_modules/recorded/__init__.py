@@ -1,0 +1,1 @@
+"""Modules proven by the recordings that libcloud ships."""
