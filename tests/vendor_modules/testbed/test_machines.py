@@ -9,7 +9,7 @@ import pytest
 from descriptors.machine import MachineManifest
 from tests.labs.testbed import RunningCloud
 from tests.vendor_modules.testbed.helpers import SERVE, get, machine
-from vendor_modules.errors import Conflict, InvalidRequest, NotFound, ResourceFailed
+from vendor_modules.errors import Conflict, InvalidRequest, NotFound, ResourceFailed, Unsupported
 from vendor_modules.resources import MachineSpec, Status, UserData
 from vendor_modules.testbed.module import TestbedModule
 
@@ -178,3 +178,13 @@ async def test_console_is_bounded(cloud: TestbedModule) -> None:
         await asyncio.sleep(0.05)
     assert output.rstrip().endswith("end")
     assert len(output) <= 64 * 1024
+
+
+async def test_networks_are_refused(cloud: TestbedModule) -> None:
+    """There are no networks: neither the module nor the cloud itself takes an order that names one."""
+    order = machine(None, networks=("net",))
+    with pytest.raises(Unsupported, match="networks"):
+        await cloud.create_machine(order, key="m")
+    with pytest.raises(InvalidRequest, match="networks"):
+        await cloud._ask("POST", "/instances", order, headers={"idempotency-key": "m"})
+    assert await cloud.list_machines() == []

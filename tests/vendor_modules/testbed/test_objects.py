@@ -357,3 +357,41 @@ async def test_the_accounts_objects_survive_a_killed_cloud(tmp_path: Path) -> No
         with pytest.raises(QuotaExceeded, match="1 MiB in buckets"):
             await put(own.module, bucket.id, "b", b"x" * 100_000)
         assert [stored.name for stored in await own.module.list_objects(bucket.id)] == ["a"]
+
+
+async def test_what_ends_a_big_transfer_is_said(tmp_path: Path) -> None:
+    """A token that expired is renewed, and the object sent once more; what is over the quota is refused as that,
+    although most of it has not been sent when the answer comes."""
+    data = bytes(range(256)) * 4096 * 24
+    async with start_cloud(tmp_path, token_seconds=0.3, quotas={"bucket_mib": 32}) as own:
+        bucket = await own.module.create_bucket("b", key="b")
+        token = own.module._token
+        await asyncio.sleep(0.35)
+        await put(own.module, bucket.id, "a", data)
+        assert own.module._token != token
+        with pytest.raises(QuotaExceeded, match="32 MiB in buckets"):
+            await put(own.module, bucket.id, "b", data)
+        assert [stored.name for stored in await own.module.list_objects(bucket.id)] == ["a"]
+
+
+async def test_wrong_calls_about_objects_are_refused(desk: RunningCloud, cloud: TestbedModule) -> None:
+    """By the API, too, names that can be none, ranges that lead nowhere and pages that make no sense are refused."""
+    bucket = await cloud.create_bucket("b", key="b")
+    await put(cloud, bucket.id, "a", b"data")
+    headers, path = {"authorization": f"Bearer {cloud._token}"}, f"/v1/buckets/{bucket.id}/objects"
+    async with httpx.AsyncClient(base_url=desk.url, headers=headers, trust_env=False) as http:
+        for status, answer in (
+            (422, await http.put(path + "/content", content=b"")),
+            (422, await http.put(path + "/content?name=", content=b"")),
+            (422, await http.put(path + "/content?name=%ff", content=b"")),
+            (422, await http.put(path + "/content?name=%00", content=b"")),
+            (404, await http.get(path + "/content?name=b")),
+            (404, await http.get("/v1/buckets/bucket-0/objects/content?name=a")),
+            (416, await http.get(path + "/content?name=a", headers={"range": "bytes=4-"})),
+            (416, await http.get(path + "/content?name=a", headers={"range": "bytes=1-2"})),
+            (422, await http.get(path + "?limit=0")),
+            (405, await http.post(path)),
+        ):
+            assert (answer.status_code, set(answer.json()["error"])) == (status, {"code", "message"})
+        assert (await http.get(path, params={"prefix": "\0", "marker": "\0"})).json() == {"items": [], "next": None}
+    assert (await cloud.describe_bucket(bucket.id)).objects == 1

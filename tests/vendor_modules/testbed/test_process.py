@@ -210,6 +210,8 @@ async def test_absent_services_say_so(far: TestbedModule) -> None:
         lambda: far.create_volume(VolumeSpec(name="v", size_mib=1), key="v"),
         lambda: far.describe_volume("v"),
         lambda: far.create_bucket("b", key="b"),
+        lambda: far.list_objects("b"),
+        lambda: far.delete_object("b", "a"),
         lambda: far.create_machine(machine(volumes={"dev/vdb": "v"}), key="m"),
     ):
         with pytest.raises(Unsupported, match=r"no (block|object) storage"):
@@ -327,7 +329,16 @@ async def test_tokens_expire_and_logins_are_checked(tmp_path: Path) -> None:
                 await stranger.list_machines()
             assert asyncio.get_running_loop().time() - started > 0.4
         async with httpx.AsyncClient(base_url=cloud.url, trust_env=False) as anybody:
-            for path in "/v1/instances", "/v1/usage", "/v1/access-keys", "/v1/images/base/content":
+            objects = ("/v1/buckets/b/objects", "/v1/buckets/b/objects/content?name=a")
+            lists = (
+                "/v1/instances",
+                "/v1/usage",
+                "/v1/access-keys",
+                "/v1/snapshots",
+                "/v1/load-balancers",
+                "/v1/quotas",
+            )
+            for path in *lists, *objects, "/v1/images/base/content":
                 for headers in {}, {"authorization": f"Bearer {token}"}, {"authorization": "Basic x"}:
                     assert (await anybody.get(path, headers=headers)).status_code == 401
 
@@ -345,6 +356,9 @@ async def test_errors_are_json_and_tell_nothing(desk: RunningCloud, cloud: Testb
             (422, await http.post("/v1/tokens", json={"username": ["s3cret"], "password": "s3cret"})),
             (422, await http.post("/v1/buckets", json={"name": "b"})),
             (422, await http.get("/v1/instances", params={"limit": 0})),
+            (422, await http.get("/v1/instances", params={"limit": 1001})),
+            (422, await http.get("/v1/instances", params={"marker": 2**64})),
+            (422, await http.post("/v1/load-balancers", json={"name": "b", "port": 80, "machines": "s3cret"})),
             (416, await http.get("/v1/images/base/content", headers={"range": "bytes=99999999-"})),
         ]
         for status, answer in answers:
