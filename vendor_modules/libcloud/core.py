@@ -55,11 +55,14 @@ class LibcloudSettings(HttpSettings):
     jurisdiction: Label
     """Whose law holds there, such as ``EU``."""
     currency: Currency = "USD"
+    """Of all prices."""
     block_gib_month: Money | None = None
     """The price of a GiB of volumes for a month; None: volumes are not offered."""
     object_gib_month: Money | None = None
     """The price of a GiB of objects for a month; None: object storage is not offered."""
     egress_per_gib: Money = Decimal(0)
+    """The price of a GiB that leaves the provider."""
+    """The price of a GiB that leaves the provider."""
 
 
 class LibcloudModule(VendorModule):
