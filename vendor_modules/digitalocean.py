@@ -72,6 +72,9 @@ class DigitalOceanModule(LibcloudPower, LibcloudFirstBoot, LibcloudKeyPairs, Lib
     def _is_public(self, image: Any, key: str) -> bool:
         return bool(image.extra["public"])
 
+    def _key_pair_id(self, pair: Any) -> str:
+        return str(pair.extra["id"])
+
     def _attached_to(self, volume: Any) -> tuple[str, str | None] | None:
         return next(((str(droplet), None) for droplet in volume.extra["droplet_ids"]), None)
 

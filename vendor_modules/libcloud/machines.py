@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from base64 import b64decode, b64encode
 from collections.abc import Callable, Collection
+from hashlib import sha256
 from typing import Any, ClassVar
 
 from vendor_modules.capabilities import FirstBoot, Images, KeyPairs, MachineBundle, Power
@@ -54,10 +56,14 @@ class LibcloudFirstBoot(LibcloudModule, FirstBoot):
 
 
 class LibcloudKeyPairs(LibcloudModule, KeyPairs):
-    """Key pairs by libcloud's base calls; a key pair's id is its name at the provider."""
+    """Key pairs by libcloud's base calls."""
 
     def _key_pairs(self, driver: Driver) -> list[Any]:
         return list(driver.list_key_pairs())
+
+    def _key_pair_id(self, pair: Any) -> str:
+        """The key pair's id: its name, which must be one that an id can be."""
+        return str(pair.name)
 
     def _node_arguments(self, driver: Driver, spec: MachineSpec, key: Key) -> dict[str, Any]:
         arguments = super()._node_arguments(driver, spec, key)
@@ -95,19 +101,19 @@ class LibcloudKeyPairs(LibcloudModule, KeyPairs):
         await self._run(lambda driver: driver.delete_key_pair(self._named(driver, key_pair_id)))
 
     def _named(self, driver: Driver, name: str) -> Any:
-        found = next((pair for pair in self._key_pairs(driver) if pair.name == name), None)
+        found = next((pair for pair in self._key_pairs(driver) if self._key_pair_id(pair) == name), None)
         if found is None:
             raise NotFound(f"there is no key pair {name!r}")
         return found
 
     def _key_pair(self, pair: Any, keys: Collection[str]) -> KeyPair:
         return KeyPair(
-            id=pair.name,
+            id=self._key_pair_id(pair),
             name=self._name_of(pair),
             key=self._key_of(pair, keys),
             status=Status.ACTIVE,
             public_key=pair.public_key or "",
-            fingerprint=pair.fingerprint or "",
+            fingerprint=pair.fingerprint or _fingerprint(pair.public_key or ""),
         )
 
 
@@ -181,3 +187,12 @@ class LibcloudMachineBundle(LibcloudImages, MachineBundle):
             return self._image(made, (key,))
 
         return await self._run(bundle, key=f"image {key}")
+
+
+def _fingerprint(public_key: str) -> str:
+    """As ``ssh-keygen -l`` prints it; empty for what is no public key in OpenSSH's form."""
+    try:
+        content = b64decode(public_key.split()[1], validate=True)
+    except (IndexError, ValueError):
+        return ""
+    return "SHA256:" + b64encode(sha256(content).digest()).decode().rstrip("=")

@@ -180,7 +180,7 @@ async def test_an_archived_machine_is_no_more(account: Account, service: Recordi
 
 async def test_creating_a_machine(account: Account, service: Recording) -> None:
     """What is asked for is sent, the key in the name; a second call with the key creates nothing."""
-    spec = SPEC.model_copy(update={"user_data": UserData(files={"a": b"b"}), "key_pair": "test1"})
+    spec = SPEC.model_copy(update={"user_data": UserData(files={"a": b"b"}), "key_pair": "7717"})
     async with examined(DigitalOceanModule, SETTINGS) as module:
         made = await module.create_machine(spec, key="key-1")
         assert await module.create_machine(spec, key="key-1") == made
@@ -256,7 +256,7 @@ async def test_key_pairs(service: Recording) -> None:
     async with examined(DigitalOceanModule, SETTINGS) as module:
         assert await module.list_key_pairs() == [
             KeyPair(
-                id="test1",
+                id="7717",
                 name="test1",
                 status=Status.ACTIVE,
                 public_key="ssh-rsa AAAAB3NzaC1yc2EAAAADAQABAAAAQQDGk5 example",
@@ -265,12 +265,12 @@ async def test_key_pairs(service: Recording) -> None:
         ]
         made = await module.create_key_pair("mine", "ssh-ed25519 AAAA me", key="key-2")
         assert await module.create_key_pair("mine", "ssh-ed25519 AAAA me", key="key-2") == made
-        assert (made.id, made.key) == (name_for("key-2", "mine"), "key-2")
+        assert (made.name, made.key) == (name_for("key-2", "mine"), "key-2")
         await module.destroy_key_pair(made.id)
         with pytest.raises(NotFound):
             await module.describe_key_pair(made.id)
-    assert _sent(service, "POST", "/v2/account/keys") == [{"name": made.id, "public_key": "ssh-ed25519 AAAA me"}]
-    assert [request.path.rsplit("/", 1)[0] for request in service.sent("DELETE")] == ["/v2/account/keys"]
+    assert _sent(service, "POST", "/v2/account/keys") == [{"name": made.name, "public_key": "ssh-ed25519 AAAA me"}]
+    assert len(service.sent("DELETE", f"/v2/account/keys/{made.id}")) == 1
 
 
 async def test_volumes(account: Account, service: Recording) -> None:
