@@ -3,7 +3,7 @@
 Only the last layer is replaced: requests go through libcloud's driver and connection and our transport, and then to the
 recording instead of the network. A recording answers the same whatever was asked before; a test in which something
 changes says so with :attr:`Recording.edit`. What was sent is in :attr:`Recording.requests`. A request that was never
-recorded makes the test fail.
+recorded makes the test fail, unless the test answers it itself.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from urllib.parse import parse_qsl, urlsplit
 import libcloud
 import pytest
 import requests
-from libcloud.common.base import Connection, PollingConnection
+from libcloud.common.base import Connection
 from pydantic import SecretStr
 from requests.adapters import HTTPAdapter
 from urllib3 import HTTPResponse
@@ -65,14 +65,13 @@ class Answer:
 class Recording(HTTPAdapter):
     """A service that answers as the mock class of one of libcloud's tests says."""
 
-    def __init__(self, mock: Any, base: str) -> None:
+    def __init__(self, mock: Any) -> None:
         super().__init__()
         self.mock = mock
         self.requests: list[Request] = []
         self.unknown: list[str] = []
         self.edit: Callable[[Request, Answer], None] = lambda request, answer: None
         """Called with each answer before it is given; it may change it."""
-        self._base = base
 
     def sent(self, method: str, path: str = "", **query: str) -> list[Request]:
         """The requests with that method, to paths that end so, with these parameters among others."""
@@ -86,14 +85,18 @@ class Recording(HTTPAdapter):
         query = dict(parse_qsl(url.query, keep_blank_values=True))
         asked = Request(request.method, url.path, query, dict(request.headers), text)
         self.requests.append(asked)
-        path = request.path_url.removeprefix(self._base)
+        unknown = ""
         try:
-            status, told, headers, _reason = self.mock._get_request(request.method, path, text, request.headers)
+            status, told, headers, _reason = self.mock._get_request(
+                request.method, request.path_url, text, request.headers
+            )
         except (AttributeError, TypeError, OSError) as error:  # no such method, no such file, or no answer from it
-            self.unknown.append(f"{request.method} {request.path_url}: {error}")
+            unknown = f"{request.method} {request.path_url}: {error}"
             status, told, headers = 404, "", {}
         answer = Answer(int(status), told or "", dict(headers))
         self.edit(asked, answer)
+        if unknown and not answer.body:
+            self.unknown.append(unknown)
         given = BytesIO(answer.body.encode())
         raw = HTTPResponse(given, headers=answer.headers, status=answer.status, preload_content=False)
         return self.build_response(request, raw)
@@ -105,14 +108,14 @@ def recorded(folder: str, file: str) -> str:
 
 
 @contextmanager
-def replay(test: str, mock: str, *, base: str = "", **attributes: Any) -> Iterator[Recording]:
+def replay(test: str, mock: str, **attributes: Any) -> Iterator[Recording]:
     """Let all drivers of libcloud's speak to the class ``mock`` of libcloud's test module ``test``, until the end.
-    ``attributes`` of an instance choose among its recordings; ``base`` is a path of ours that it knows nothing of."""
+    ``attributes`` of its instance choose among the recordings."""
     module = _test_module(test)
     instance = getattr(module, mock)()
     for name, value in attributes.items():
         setattr(instance, name, value)
-    recording = Recording(instance, base)
+    recording = Recording(instance)
 
     class Replayed(DirectConnection):
         def __init__(self, *arguments: Any, **options: Any) -> None:
@@ -122,7 +125,6 @@ def replay(test: str, mock: str, *, base: str = "", **attributes: Any) -> Iterat
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Connection, "conn_class", Replayed)
-        patch.setattr(PollingConnection, "poll_interval", 0)
         yield recording
     assert recording.unknown == [], "requests that were never recorded"
 
