@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -26,8 +27,19 @@ COMPUTE, STORAGE, IMAGE, NETWORK, OBJECTS = "compute", "block-storage", "image",
 _VERSIONS = {COMPUTE: "2", STORAGE: "3", IMAGE: "2", NETWORK: "2"}
 """The major version that is spoken with each service that has several; catalogues seldom name it."""
 CHUNK = 1 << 20
-PAGE = 500
-"""Resources on one page of a list."""
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """In what clouds differ that speak the same APIs."""
+
+    compute_version: str | None = "2.61"
+    """The compute API's microversion: from it on flavours tell their extra specifications (OpenStack Rocky, 2018). None
+    for a cloud from before there were any."""
+    page: int = 500
+    """How many resources of a list are asked for at once."""
+    service_names: Mapping[str, str] = field(default_factory=dict)
+    """The name of a service, by its type, where the catalogue has several of the type."""
 
 
 def plugin_for(settings: OpenStackSettings, credentials: Credentials | None) -> Plugin:
@@ -57,9 +69,9 @@ def plugin_for(settings: OpenStackSettings, credentials: Credentials | None) -> 
 class Client:
     """A connection; one thread's own."""
 
-    def __init__(self, settings: OpenStackSettings, timeout: float, compute_version: str | None) -> None:
-        """``timeout`` is in seconds, for one HTTP call; ``compute_version`` is a microversion."""
-        self._settings, self._timeout, self._compute_version = settings, timeout, compute_version
+    def __init__(self, settings: OpenStackSettings, timeout: float, dialect: Dialect) -> None:
+        """``timeout`` is in seconds, for one HTTP call."""
+        self._settings, self._timeout, self.dialect = settings, timeout, dialect
         self._http = requests.Session()
         self._http.trust_env = False  # the settings say whether there is a proxy
         if settings.proxy:
@@ -94,7 +106,8 @@ class Client:
                 interface=self._settings.interface,
                 min_version=version,
                 max_version=f"{version}.latest" if version else None,
-                default_microversion=self._compute_version if service == COMPUTE else None,
+                service_name=self.dialect.service_names.get(service),
+                default_microversion=self.dialect.compute_version if service == COMPUTE else None,
                 # what was sent may have arrived when a connection breaks: only the module knows how to repeat it
                 connect_retries=0,
                 status_code_retries=0,
@@ -127,7 +140,7 @@ class Client:
         self, service: str, path: str, word: str, params: Mapping[str, Any] | None = None, **options: Any
     ) -> Iterator[Json]:
         """The items of all pages of a list that the answers hold at ``word``."""
-        query: dict[str, Any] = {"limit": PAGE} | dict(params or {})
+        query: dict[str, Any] = {"limit": self.dialect.page} | dict(params or {})
         while True:
             answer = self.get(service, path, params=query, **options)
             yield from answer[word]

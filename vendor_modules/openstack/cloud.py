@@ -12,10 +12,11 @@ import requests
 from vendor_modules.blocking import Pool
 from vendor_modules.errors import ProtocolError, TimedOut, Unauthorized, VendorError
 from vendor_modules.module import ModuleSettings, PriceSource, VendorModule
-from vendor_modules.openstack.client import CHUNK, Client, Plugin, plugin_for
+from vendor_modules.openstack.client import CHUNK, Client, Dialect, Plugin, plugin_for
 from vendor_modules.openstack.errors import translate
 from vendor_modules.openstack.settings import OpenStackSettings
 from vendor_modules.services import Services
+from vendor_modules.services.credentials import Credentials
 
 T = TypeVar("T")
 
@@ -29,15 +30,14 @@ class Cloud(VendorModule):
     call_timeout: ClassVar[float] = 60.0
     settle_timeout: ClassVar[float] = 600.0
     """Big images and volumes are copied between services, and slow hosts boot for minutes."""
-    compute_version: ClassVar[str | None] = "2.61"
-    """The compute API's microversion: from it on flavours tell their extra specifications (OpenStack Rocky, 2018)."""
+    dialect: ClassVar[Dialect] = Dialect()
 
     def __init__(self, vendor: str, settings: ModuleSettings, services: Services) -> None:
         """See :class:`~vendor_modules.module.VendorModule`."""
         super().__init__(vendor, settings, services)
         assert isinstance(settings, OpenStackSettings)  # noqa: S101 - the registry makes them from Settings
         self.cloud = settings
-        self._pool: Pool[Client] = Pool(lambda: Client(settings, self.call_timeout, self.compute_version), Client.close)
+        self._pool: Pool[Client] = Pool(lambda: Client(settings, self.call_timeout, self.dialect), Client.close)
         self._plugin: Plugin = None
         self._login = asyncio.Lock()
 
@@ -67,8 +67,11 @@ class Cloud(VendorModule):
     async def _identity(self) -> Plugin:
         async with self._login:
             if self._plugin is None:
-                self._plugin = plugin_for(self.cloud, await self._credentials())
+                self._plugin = self._plugin_for(await self._credentials())
             return self._plugin
+
+    def _plugin_for(self, credentials: Credentials | None) -> Plugin:
+        return plugin_for(self.cloud, credentials)
 
     def _translate(self, error: Exception) -> VendorError | None:
         return translate(error) or super()._translate(error)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from base64 import b64encode
-from contextlib import suppress
-from typing import Any
+from urllib.parse import quote, unquote
 
 from vendor_modules import labels
-from vendor_modules.capabilities import Consoles, FirstBoot, KeyPairs, MachineBundle, Networks, Power, SecurityGroups
+from vendor_modules.capabilities import Consoles, FirstBoot, KeyPairs, MachineBundle, Power
 from vendor_modules.errors import Conflict, InvalidRequest, NotFound, Unsupported
 from vendor_modules.openstack import names
 from vendor_modules.openstack.client import COMPUTE, IMAGE, NETWORK, STORAGE, Client, Json
@@ -41,10 +41,11 @@ _START = {
     "SHELVED": {"unshelve": None},
     "SHELVED_OFFLOADED": {"unshelve": None},
 }
+_IDENTIFIER = re.compile(r"[A-Za-z0-9._:/@-]{1,255}")
 _GONE = ("DELETED", "SOFT_DELETED")
 
 
-class Compute(Cloud, Power, FirstBoot, Consoles, MachineBundle, KeyPairs, SecurityGroups, Networks):
+class Compute(Cloud, Power, FirstBoot, Consoles, MachineBundle, KeyPairs):
     """Machines, and what nova holds besides."""
 
     # --- machines ---
@@ -66,7 +67,7 @@ class Compute(Cloud, Power, FirstBoot, Consoles, MachineBundle, KeyPairs, Securi
         return self._machine(client, there)
 
     def _order(self, client: Client, spec: MachineSpec, key: Key) -> Json:
-        sizes = {flavour["name"]: flavour["id"] for flavour in client.all(COMPUTE, "/flavors/detail", "flavors")}
+        sizes = {size_of(flavour): flavour["id"] for flavour in client.all(COMPUTE, "/flavors/detail", "flavors")}
         if spec.size not in sizes:
             raise NotFound(f"there is no flavour {spec.size!r}")
         networks = spec.networks or self._default_network(client)
@@ -75,9 +76,10 @@ class Compute(Cloud, Power, FirstBoot, Consoles, MachineBundle, KeyPairs, Securi
             "imageRef": spec.image,
             "flavorRef": sizes[spec.size],
             "metadata": names.labels(key, spec.name),
-            "networks": [{"uuid": network} for network in networks] or "auto",
             "config_drive": True,
         }
+        if networks or self.dialect.compute_version:  # without one, saying nothing means the usual networks
+            order["networks"] = [{"uuid": network} for network in networks] or "auto"
         if spec.key_pair:
             order["key_name"] = spec.key_pair
         if spec.security_groups:
@@ -116,7 +118,7 @@ class Compute(Cloud, Power, FirstBoot, Consoles, MachineBundle, KeyPairs, Securi
         return await self._run(lambda client: [self._machine(client, server) for server in _servers(client)])
 
     async def _destroy_machine(self, machine_id: str) -> None:
-        await self._run(lambda client: client.call(COMPUTE, "DELETE", f"/servers/{_part(machine_id)}"))
+        await self._run(lambda client: client.call(COMPUTE, "DELETE", f"/servers/{names.path_part(machine_id)}"))
 
     def _machine(self, client: Client, server: Json) -> Machine:
         status = _STATUS.get(server["status"], Status.PENDING)
@@ -128,23 +130,17 @@ class Compute(Cloud, Power, FirstBoot, Consoles, MachineBundle, KeyPairs, Securi
         image = server.get("image") or {}
         fault = server.get("fault") or {}
         return Machine(
-            id=server["id"],
+            id=str(server["id"]),
             name=names.name_in(server["metadata"], server["name"]),
             key=server["metadata"].get(labels.KEY, ""),
             status=status,
-            size=self._flavour(client, server["flavor"]),
+            size=_flavour(client, server["flavor"]),
             image=image.get("id"),
             host=fixed[0] if fixed else None,
             port=PORT if fixed else None,
             volumes=tuple(sorted(volume["id"] for volume in server.get("os-extended-volumes:volumes_attached", ()))),
             problem=fault.get("message"),
         )
-
-    def _flavour(self, client: Client, flavour: Json) -> str:
-        """The flavour's name; clouds from before microversion 2.47 tell its id."""
-        if "original_name" in flavour:
-            return str(flavour["original_name"])
-        return str(client.get(COMPUTE, f"/flavors/{flavour['id']}")["flavor"]["name"])
 
     # --- power ---
 
@@ -180,37 +176,41 @@ class Compute(Cloud, Power, FirstBoot, Consoles, MachineBundle, KeyPairs, Securi
             if not server.get("image"):
                 raise Unsupported("the machine's disk is a volume: make an image of that volume")
             order = {"createImage": {"name": names.shown(name), "metadata": names.labels(key, name)}}
-            answer = _act(client, machine_id, order)
-            return image_of(client.get(IMAGE, f"/images/{answer['image_id']}"), client.project)
+            path = f"/servers/{names.path_part(machine_id)}/action"
+            answer = client.call(COMPUTE, "POST", path, json=order)
+            # before microversion 2.45 only a header tells where the image is
+            image_id = answer.json()["image_id"] if answer.content else answer.headers["location"].rpartition("/")[2]
+            return image_of(client.get(IMAGE, f"/images/{image_id}"), client.project)
 
         return await self._run(bundle, key=f"image {key}")
 
-    # --- key pairs: nothing but a name of few letters is theirs, and it is their id ---
+    # --- key pairs ---
 
     async def _create_key_pair(self, name: str, public_key: str, key: Key) -> KeyPair:
-        def create(client: Client) -> Json:
+        def create(client: Client) -> KeyPair:
             called = labels.name_for(key, name, longest=255)
-            with suppress(NotFound):
-                return _key_pair_of(client, called)
-            order = {"name": called, "public_key": public_key}
-            return dict(client.ask(COMPUTE, "POST", "/os-keypairs", {"keypair": order})["keypair"])
+            try:
+                found = client.get(COMPUTE, f"/os-keypairs/{called}")
+            except Refused as refused:
+                if refused.status != 404:
+                    raise
+                order = {"name": called, "public_key": _labelled(public_key, key, name)}
+                found = client.ask(COMPUTE, "POST", "/os-keypairs", {"keypair": order})
+            return _key_pair(found["keypair"])
 
-        return _key_pair(await self._run(create, key=f"key-pair {key}"), [key])
+        return await self._run(create, key=f"key-pair {key}")
 
     async def _describe_key_pair(self, key_pair_id: str) -> KeyPair:
-        return _key_pair(await self._run(lambda client: _key_pair_of(client, key_pair_id)), await self._known_keys())
+        path = f"/os-keypairs/{names.path_part(key_pair_id)}"
+        return await self._run(lambda client: _key_pair(client.get(COMPUTE, path)["keypair"]))
 
     async def _list_key_pairs(self) -> list[KeyPair]:
-        found = await self._run(lambda client: list(client.all(COMPUTE, "/os-keypairs", "keypairs")))
-        known = await self._known_keys()
-        return [_key_pair(item["keypair"], known) for item in found]
+        return await self._run(
+            lambda client: [_key_pair(found["keypair"]) for found in client.all(COMPUTE, "/os-keypairs", "keypairs")]
+        )
 
     async def _destroy_key_pair(self, key_pair_id: str) -> None:
-        await self._run(lambda client: client.call(COMPUTE, "DELETE", f"/os-keypairs/{_part(key_pair_id)}"))
-
-    async def _known_keys(self) -> list[str]:
-        records = await self.services.persistence.resources(self.vendor)
-        return [record.key for record in records if record.kind == "key-pair"]
+        await self._run(lambda client: client.call(COMPUTE, "DELETE", f"/os-keypairs/{names.path_part(key_pair_id)}"))
 
 
 def _servers(client: Client) -> list[Json]:
@@ -219,16 +219,36 @@ def _servers(client: Client) -> list[Json]:
 
 def server_of(client: Client, machine_id: str) -> Json:
     """The server; :class:`~vendor_modules.errors.NotFound` also for one that nova still shows though it is deleted."""
-    server: Json = client.get(COMPUTE, f"/servers/{_part(machine_id)}")["server"]
+    server: Json = client.get(COMPUTE, f"/servers/{names.path_part(machine_id)}")["server"]
     if server["status"] in _GONE:
         raise NotFound(f"the machine {machine_id} is deleted")
     return server
 
 
+def size_of(flavour: Json) -> str:
+    """What a flavour is called: its name, or its id where our documents cannot hold the name, as one with spaces."""
+    return str(flavour["name"] if _IDENTIFIER.fullmatch(flavour["name"]) else flavour["id"])
+
+
+def _flavour(client: Client, flavour: Json) -> str:
+    """The size of a server's flavour, of which it tells the name or, before microversion 2.47, the id."""
+    if name := flavour.get("original_name"):
+        if _IDENTIFIER.fullmatch(name):
+            return str(name)
+        found = client.find(COMPUTE, "/flavors/detail", "flavors", name)
+        return size_of(found) if found else re.sub(r"[^A-Za-z0-9._:/@-]", "-", name)
+    try:
+        return size_of(client.get(COMPUTE, f"/flavors/{flavour['id']}")["flavor"])
+    except Refused as refused:
+        if refused.status != 404:
+            raise
+        return str(flavour["id"])  # it is not sold any more
+
+
 def remember_device(client: Client, volume_id: str, device: str) -> None:
     """Keep the name under which a machine is to find a volume: the cloud knows only the name that the hypervisor
     chooses."""
-    client.ask(STORAGE, "POST", f"/volumes/{_part(volume_id)}/metadata", {"metadata": {DEVICE: device}})
+    client.ask(STORAGE, "POST", f"/volumes/{names.path_part(volume_id)}/metadata", {"metadata": {DEVICE: device}})
 
 
 def _with_devices(user_data: bytes, volumes: tuple[Attachment, ...]) -> bytes:
@@ -243,28 +263,26 @@ def _with_devices(user_data: bytes, volumes: tuple[Attachment, ...]) -> bytes:
 
 
 def _act(client: Client, machine_id: str, action: Json) -> Json:
-    return client.ask(COMPUTE, "POST", f"/servers/{_part(machine_id)}/action", action)
+    return client.ask(COMPUTE, "POST", f"/servers/{names.path_part(machine_id)}/action", action)
 
 
-def _part(identifier: str) -> str:
-    return names.path_part(identifier)
+def _labelled(public_key: str, key: Key, name: str) -> str:
+    """The public key with our key and name in its comment: a key pair has nothing else that could hold them, its own
+    name is its id and takes few letters."""
+    return f"{public_key.rstrip()} {labels.KEY}={key} {labels.NAME}={quote(name, safe='')}"
 
 
-def _key_pair_of(client: Client, called: str) -> Json:
-    try:
-        return dict(client.get(COMPUTE, f"/os-keypairs/{_part(called)}")["keypair"])
-    except Refused as refused:
-        if refused.status == 404:
-            raise NotFound(refused.text) from refused
-        raise
+_LABELS = re.compile(rf" {labels.KEY}=(\S+) {labels.NAME}=(\S+)\s*$")
 
 
-def _key_pair(found: dict[str, Any], keys: list[str]) -> KeyPair:
+def _key_pair(found: Json) -> KeyPair:
+    labelled = _LABELS.search(found["public_key"])
+    key, name = (labelled[1], unquote(labelled[2])) if labelled else ("", found["name"])
     return KeyPair(
         id=found["name"],
-        name=found["name"],
-        key=labels.key_in(found["name"], keys),
+        name=name,
+        key=key,
         status=Status.ACTIVE,
-        public_key=found["public_key"],
+        public_key=_LABELS.sub("", found["public_key"]),
         fingerprint=found["fingerprint"],
     )

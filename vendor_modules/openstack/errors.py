@@ -81,7 +81,7 @@ def translate(error: Exception) -> VendorError | None:
 
 _BY_KIND: tuple[tuple[tuple[type[Exception], ...], type[VendorError]], ...] = (
     ((identity.ConnectTimeout, requests.Timeout, urllib3.exceptions.TimeoutError), TimedOut),
-    ((identity.SSLError, identity.ConnectionError), Unavailable),
+    ((identity.ConnectionError, identity.RetriableConnectionFailure), Unavailable),
     # the catalogue has no such service, or not at this interface in this region
     ((identity.EndpointNotFound, identity.EmptyCatalog), Unsupported),
     ((identity.VersionNotAvailable,), Unsupported),
@@ -98,7 +98,10 @@ _BY_KIND: tuple[tuple[tuple[type[Exception], ...], type[VendorError]], ...] = (
 
 
 def _of_identity(error: identity.HttpError) -> VendorError:
+    """An answer to a login: all others are :class:`Refused`."""
     response = error.response
+    if error.http_status == 404:  # no such application credential
+        return Unauthorized(_plain(error))
     if response is not None:
         return _of_status(error.http_status, _words(response), _seconds(response.headers.get("retry-after")))
     return _of_status(error.http_status, _plain(error), None)

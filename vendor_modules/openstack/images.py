@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import AsyncIterator, Iterator
 from weakref import WeakValueDictionary
 
-from vendor_modules import labels
+from vendor_modules import capabilities, labels
 from vendor_modules.capabilities import ImageDownload, ImageUpload
 from vendor_modules.errors import InvalidRequest, ProtocolError, Unavailable, Unsupported
 from vendor_modules.module import Content, ModuleSettings
@@ -29,13 +29,8 @@ _STATUS = {"active": Status.ACTIVE, "deactivated": Status.STOPPED, "killed": Sta
 _GONE = ("deleted", "pending_delete")
 
 
-class Images(Cloud, ImageUpload, ImageDownload):
-    """The image service."""
-
-    def __init__(self, vendor: str, settings: ModuleSettings, services: Services) -> None:
-        """See :class:`~vendor_modules.module.VendorModule`."""
-        super().__init__(vendor, settings, services)
-        self._uploads: WeakValueDictionary[Key, asyncio.Lock] = WeakValueDictionary()
+class ImageList(Cloud, capabilities.Images):
+    """An image service that neither takes in nor gives out content."""
 
     async def _describe_image(self, image_id: str) -> Image:
         path = f"/images/{names.path_part(image_id)}"
@@ -50,6 +45,15 @@ class Images(Cloud, ImageUpload, ImageDownload):
 
     async def _destroy_image(self, image_id: str) -> None:
         await self._run(lambda client: client.call(IMAGE, "DELETE", f"/images/{names.path_part(image_id)}"))
+
+
+class Images(ImageList, ImageUpload, ImageDownload):
+    """The image service."""
+
+    def __init__(self, vendor: str, settings: ModuleSettings, services: Services) -> None:
+        """See :class:`~vendor_modules.module.VendorModule`."""
+        super().__init__(vendor, settings, services)
+        self._uploads: WeakValueDictionary[Key, asyncio.Lock] = WeakValueDictionary()
 
     # --- upload ---
 

@@ -17,12 +17,12 @@ from vendor_modules.openstack.compute import Compute
 from vendor_modules.openstack.images import FORMATS, Images
 from vendor_modules.openstack.network import Networking
 from vendor_modules.openstack.objects import LARGEST_MIB, ObjectStore
-from vendor_modules.openstack.reports import Reports
+from vendor_modules.openstack.reports import Figures, UsageRecords
 from vendor_modules.openstack.storage import Storage
 from vendor_modules.resources import DiskFormat
 
 
-class OpenStackModule(Compute, Storage, Images, Networking, ObjectStore, Reports):
+class OpenStackModule(Compute, Storage, Images, Networking, ObjectStore, Figures, UsageRecords):
     """OpenStack: nova, glance, cinder, neutron, swift and keystone."""
 
     title = "OpenStack"
@@ -31,12 +31,11 @@ class OpenStackModule(Compute, Storage, Images, Networking, ObjectStore, Reports
     known_limits = (
         "Machines boot from an image on their host's disk; the disk of one that boots from a volume cannot be bundled, "
         "but its volume can.",
-        "A key pair's name is made from its key: OpenStack lets it have few letters, and nothing else.",
         "Volumes have whole GiB: the size that is asked for is rounded up.",
         "A network that is created has no router: machines in it alone reach, and are reached by, only one another.",
         "Rules that are not for one TCP port and a range of addresses are not shown.",
         "Prices come from the vendor's settings, or from flavours that tell theirs; used time of others costs 0.",
-        "Images of other formats than raw and qcow2, and flavours with spaces in their names, are not shown.",
+        "Images of other formats than raw and qcow2 are not shown.",
     )
     abilities: ClassVar[Mapping[str, Ability]] = {
         "upload_image": Ability(formats=FORMATS),

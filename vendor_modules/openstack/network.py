@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from ipaddress import ip_network
 
 from vendor_modules.capabilities import Addresses, Networks, SecurityGroups
@@ -9,6 +11,7 @@ from vendor_modules.errors import InvalidRequest, NotFound
 from vendor_modules.openstack import names
 from vendor_modules.openstack.client import NETWORK, Client, Json
 from vendor_modules.openstack.cloud import Cloud
+from vendor_modules.openstack.errors import Refused
 from vendor_modules.resources import Address, Key, Network, Rule, SecurityGroup, Status
 
 ANYBODY = {4: "0.0.0.0/0", 6: "::/0"}
@@ -20,12 +23,15 @@ class Networking(Cloud, SecurityGroups, Addresses, Networks):
     # --- security groups ---
 
     async def _create_security_group(self, name: str, rules: tuple[Rule, ...], key: Key) -> SecurityGroup:
+        orders = {rule: _order(rule) for rule in rules}
+
         def create(client: Client) -> SecurityGroup:
             group = _made(client, "security_group", name, key)
-            have = set(_group(group).rules)
-            wanted = [_order(group["id"], rule) for rule in dict.fromkeys(rules) if rule not in have]
+            have, own = set(_group(group).rules), {"security_group_id": group["id"]}
+            wanted = [order | own for rule, order in orders.items() if rule not in have]
             if wanted:
-                client.ask(NETWORK, "POST", "/security-group-rules", {"security_group_rules": wanted})
+                with _removed_if_refused(client, "security_group", group["id"]):
+                    client.ask(NETWORK, "POST", "/security-group-rules", {"security_group_rules": wanted})
             return _group(_one(client, "security_group", group["id"]))
 
         return await self._run(create, key=f"security-group {key}")
@@ -86,11 +92,8 @@ class Networking(Cloud, SecurityGroups, Addresses, Networks):
             subnets = _subnets(client)
             if network["id"] not in subnets:
                 order = {"network_id": network["id"], "ip_version": 4, "cidr": cidr, "name": names.shown(name)}
-                try:
+                with _removed_if_refused(client, "network", network["id"]):
                     made = client.ask(NETWORK, "POST", "/subnets", {"subnet": order})["subnet"]
-                except Exception:
-                    client.call(NETWORK, "DELETE", _path("network", network["id"]))
-                    raise
                 subnets[network["id"]] = made["cidr"]
             return _network(network, subnets)
 
@@ -148,6 +151,16 @@ def _made(client: Client, kind: str, name: str, key: Key, values: Json | None = 
     return there
 
 
+@contextmanager
+def _removed_if_refused(client: Client, kind: str, identifier: str) -> Iterator[None]:
+    """Remove a resource whose parts are refused. When they are not answered, it stays: its key finds it again."""
+    try:
+        yield
+    except Refused:
+        client.call(NETWORK, "DELETE", _path(kind, identifier))
+        raise
+
+
 def _named(found: Json) -> dict[str, str]:
     return {
         "id": found["id"],
@@ -159,14 +172,14 @@ def _named(found: Json) -> dict[str, str]:
 # --- translation ---
 
 
-def _order(group: str, rule: Rule) -> Json:
+def _order(rule: Rule) -> Json:
     try:
         version = ip_network(rule.cidr, strict=False).version
     except ValueError:
         raise InvalidRequest(f"{rule.cidr!r} is no range of addresses") from None
     ports = {"protocol": "tcp", "port_range_min": rule.port, "port_range_max": rule.port}
     place = {"direction": "ingress", "ethertype": f"IPv{version}", "remote_ip_prefix": rule.cidr}
-    return {"security_group_id": group} | place | ports
+    return place | ports
 
 
 def _group(found: Json) -> SecurityGroup:

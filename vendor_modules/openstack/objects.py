@@ -18,7 +18,6 @@ from vendor_modules.openstack.cloud import Cloud
 from vendor_modules.openstack.errors import Refused
 from vendor_modules.resources import Bucket, Key, Status, StoredObject
 
-PAGE = 5_000
 LARGEST_MIB = 5 * 1024
 """Larger objects would have to be stored in segments."""
 KEY_HEADER, NAME_HEADER = "x-container-meta-cloud-agency-key", "x-container-meta-cloud-agency-name"
@@ -124,7 +123,7 @@ def _object(bucket_id: str, name: str) -> str:
 
 def _listed(client: Client, path: str, params: Json) -> Iterator[Json]:
     """All of an account's containers or a container's objects, in the order of their names."""
-    query: Json = {"format": "json", "limit": PAGE} | params
+    query: Json = {"format": "json", "limit": client.dialect.page} | params
     while True:
         answer = client.call(OBJECTS, "GET", path, params=query)
         page = answer.json() if answer.content else []

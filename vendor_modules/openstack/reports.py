@@ -6,13 +6,11 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 
-from pydantic import TypeAdapter, ValidationError
-
-from descriptors.base import Identifier
 from vendor_modules.capabilities import Quotas, UsageReports
 from vendor_modules.errors import Unsupported
 from vendor_modules.openstack.client import COMPUTE, NETWORK, OBJECTS, STORAGE, Client, Json
 from vendor_modules.openstack.cloud import Cloud
+from vendor_modules.openstack.compute import size_of
 from vendor_modules.openstack.errors import translate
 from vendor_modules.resources import Catalogue, Quota, Size, Usage
 
@@ -32,18 +30,16 @@ _STORAGE_LIMITS = (
     ("snapshots", "maxTotalSnapshots", "totalSnapshotsUsed"),
 )
 _NETWORK_LIMITS = (("security-groups", "security_group"), ("addresses", "floatingip"), ("networks", "network"))
-_IDENTIFIER: TypeAdapter[str] = TypeAdapter(Identifier)
 
 
-class Reports(Cloud, Quotas, UsageReports):
-    """Figures."""
+class Figures(Cloud, Quotas):
+    """What the cloud sells, and the account's limits."""
 
     async def _catalogue(self) -> Catalogue:
         flavours = await self._run(lambda client: list(client.all(COMPUTE, "/flavors/detail", "flavors")))
         sizes = [
-            Size(name=f["name"], cores=f["vcpus"], memory_mib=f["ram"], price_per_hour=self._price(f))
+            Size(name=size_of(f), cores=f["vcpus"], memory_mib=f["ram"], price_per_hour=self._price(f))
             for f in flavours
-            if _can_be_named(f["name"])
         ]
         return Catalogue(
             region=self.cloud.region or "default",
@@ -73,13 +69,21 @@ class Reports(Cloud, Quotas, UsageReports):
 
         return await self._run(limits)
 
+
+class UsageRecords(Cloud, UsageReports):
+    """What machines used."""
+
     async def _usage(self, since: datetime | None) -> list[Usage]:
         start = (since or BEGINNING).astimezone(UTC).replace(tzinfo=None)
-        query = {"start": start.isoformat(timespec="microseconds"), "detailed": 1}
-        query["end"] = datetime.now(UTC).replace(tzinfo=None).isoformat(timespec="microseconds")
+        end = datetime.now(UTC).replace(tzinfo=None)
+        if start >= end:
+            return []
+        times = {"start": start.isoformat(timespec="microseconds"), "end": end.isoformat(timespec="microseconds")}
 
         def used(client: Client) -> list[Json]:
-            told = client.get(COMPUTE, f"/os-simple-tenant-usage/{client.project}", params=query)["tenant_usage"]
+            told = client.get(COMPUTE, f"/os-simple-tenant-usage/{client.project}", params=times | {"detailed": 1})[
+                "tenant_usage"
+            ]
             return list(told.get("server_usages", ()))
 
         found = await self._run(used)
@@ -131,15 +135,6 @@ def _quota(resource: str, limit: int | None, used: int | None, scale: int = 1) -
     """OpenStack writes "no limit" as -1."""
     top = None if limit is None or limit < 0 else limit * scale
     return Quota(resource=resource, limit=top, used=None if used is None else max(used, 0) * scale)
-
-
-def _can_be_named(name: str) -> bool:
-    """Whether our documents can name the flavour: a few clouds have some with spaces in their names."""
-    try:
-        _IDENTIFIER.validate_python(name)
-    except ValidationError:
-        return False
-    return True
 
 
 def _time(text: str) -> datetime:

@@ -38,7 +38,9 @@ class OpenStackSettings(HttpSettings):
     availability_zone: str | None = None
     """Where machines and volumes are made; the cloud's choice if not given."""
     jurisdiction: Label = "EU"
+    """Whose law the cloud is under."""
     currency: Currency = "EUR"
+    """Of all prices here."""
     prices: Mapping[str, Money] = Field(default_factory=dict)
     """Price of a machine for an hour, by flavour. A flavour that is not named here may tell its price itself, by the
     extra specification ``cloud-agency:price_per_hour``; else its price is unknown, and it is not offered."""
@@ -47,3 +49,4 @@ class OpenStackSettings(HttpSettings):
     object_gib_month: Money | None = None
     """Price of a GiB of objects for a month; object storage is not offered without one."""
     egress_per_gib: Money = Decimal(0)
+    """Price of a GiB that leaves the cloud."""
