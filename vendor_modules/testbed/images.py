@@ -15,7 +15,7 @@ from descriptors.base import MIB, new_id
 from descriptors.deployment import Kind
 from vendor_modules.resources import DiskFormat, ImageSpec, Status
 from vendor_modules.testbed.config import CloudConfig
-from vendor_modules.testbed.errors import ApiError, conflict
+from vendor_modules.testbed.errors import ApiError, conflict, invalid
 from vendor_modules.testbed.files import Pace, copy_sparsely, digest_of, in_thread, publish, write_sparsely
 from vendor_modules.testbed.jobs import Jobs
 from vendor_modules.testbed.limits import Limits
@@ -27,6 +27,8 @@ from vendor_modules.testbed.usage import UsageMeters
 
 BASE = "base"
 """The public image: an empty bundle."""
+KEPT = (DiskFormat.BUNDLE, DiskFormat.RAW, DiskFormat.QCOW2)
+"""The disk formats of images, whatever the cloud's own machines start from."""
 
 
 class Images:
@@ -75,6 +77,8 @@ class Images:
         """Take the order for an upload; the same key gives the same image."""
         if existing := self._store.by_key(ImageRecord, key):
             return existing
+        if spec.format not in KEPT:
+            raise invalid(f"this cloud keeps {', '.join(KEPT)} images, and no {spec.format} images")
         self._check_quota(spec.size)
         record = ImageRecord(id=new_id("image"), key=key, status=Status.PENDING, **dict(spec))
         self._store.add(record)

@@ -355,7 +355,10 @@ class TestbedModule(
         return await self._all("/addresses", Address)
 
     async def _associate_address(self, address_id: str, machine_id: str | None) -> None:
-        await self._ask("POST", _at("addresses", address_id, "associate"), _made(Associate, machine=machine_id))
+        order = _made(Associate, machine=machine_id)
+        address = _parsed(Address, await self._ask("POST", _at("addresses", address_id, "associate"), order))
+        if address.machine != machine_id:
+            raise ProtocolError(f"address {address_id} was to lead to {machine_id}, and leads to {address.machine}")
 
     async def _destroy_address(self, address_id: str) -> None:
         await self._ask("DELETE", _at("addresses", address_id))
@@ -371,7 +374,10 @@ class TestbedModule(
         return await self._all("/load-balancers", LoadBalancer)
 
     async def _balance(self, balancer_id: str, machines: tuple[str, ...]) -> None:
-        await self._ask("POST", _at("load-balancers", balancer_id, "balance"), _made(Balance, machines=machines))
+        order = _made(Balance, machines=machines)
+        balancer = _parsed(LoadBalancer, await self._ask("POST", _at("load-balancers", balancer_id, "balance"), order))
+        if balancer.machines != machines:
+            raise ProtocolError(f"load balancer {balancer_id} leads to {balancer.machines}, not to {machines}")
 
     async def _destroy_load_balancer(self, balancer_id: str) -> None:
         await self._ask("DELETE", _at("load-balancers", balancer_id))
@@ -408,13 +414,19 @@ class TestbedModule(
 
     async def _put_object(self, bucket_id: str, name: str, content: Content, size: int) -> None:
         path = _at("buckets", bucket_id, "objects", "content")
-        await self._transfer(path, lambda: _whole(content, size), size, name=name)
+        stored = _parsed(StoredObject, await self._transfer(path, lambda: _whole(content, size), size, name=name))
+        if (stored.name, stored.size) != (name, size):
+            raise ProtocolError(f"{stored.size} bytes were stored as {stored.name!r}, not {size} as {name!r}")
 
     def _get_object(self, bucket_id: str, name: str, offset: int) -> AsyncIterator[bytes]:
         return self._content(_at("buckets", bucket_id, "objects", "content"), offset, name=name)
 
     async def _delete_object(self, bucket_id: str, name: str) -> None:
-        await self._ask("DELETE", _at("buckets", bucket_id, "objects", "content"), params={"name": name})
+        path = _at("buckets", bucket_id, "objects")
+        await self._ask("DELETE", f"{path}/content", params={"name": name})
+        left = _items(await self._ask("GET", path, params={"prefix": name, "limit": 1}))
+        if any(_parsed(StoredObject, item).name == name for item in left):
+            raise Unavailable(f"the cloud says that object {name!r} is removed, and lists it")
 
     # --- errors ---
 

@@ -187,6 +187,40 @@ async def test_a_lie_about_destruction_is_noticed(
     assert made not in [resource for _, resource in await inventory(cloud)]
 
 
+@pytest.mark.parametrize("answer", [says(200, body="{}"), says(204)], ids=["empty", "nothing"])
+async def test_lies_about_changes_are_noticed(
+    through: TestbedModule, cloud: TestbedModule, proxy: Proxy, answer: Fault
+) -> None:
+    """What was not done, and is answered as if it were, is no success: storing an object, leading an address or a load
+    balancer elsewhere."""
+    bucket, address = await through.create_bucket("b", key="b"), await through.create_address("a", key="a")
+    balancer = await through.create_load_balancer("l", 8080, [], key="l")
+    made = await through.create_machine(machine(None), key="m")
+    for call in (
+        lambda: through.put_object(bucket.id, "a", image(b"data")[1], size=4),
+        lambda: through.associate_address(address.id, made.id),
+        lambda: through.balance(balancer.id, [made.id]),
+    ):
+        proxy.inject("P", answer)
+        with pytest.raises(ProtocolError):
+            await call()
+    assert await cloud.list_objects(bucket.id) == []
+    assert {address, balancer} <= {resource for _, resource in await inventory(cloud)}
+
+
+async def test_a_lie_about_an_object_is_noticed(through: TestbedModule, cloud: TestbedModule, proxy: Proxy) -> None:
+    """A cloud that says an object is removed, which is there, is asked again; in the end that is said."""
+    bucket = await through.create_bucket("b", key="b")
+    await through.put_object(bucket.id, "a", image(DATA)[1], size=len(DATA))
+    await through.put_object(bucket.id, "a/b", image(DATA)[1], size=len(DATA))
+    proxy.inject("DELETE /v1/buckets", says(204), times=100)
+    with pytest.raises(Unavailable, match="lists it"):
+        await through.delete_object(bucket.id, "a")
+    proxy.inject("DELETE /v1/buckets", says(204))
+    await through.delete_object(bucket.id, "a")
+    assert [stored.name for stored in await cloud.list_objects(bucket.id)] == ["a/b"]
+
+
 async def test_pages_that_go_in_circles_are_noticed(through: TestbedModule, proxy: Proxy) -> None:
     """A list whose next page is this one again does not keep the module for ever."""
     proxy.inject("GET /v1/volumes", says(200, body='{"items": [], "next": 3}'), times=2)

@@ -347,6 +347,7 @@ async def test_errors_are_json_and_tell_nothing(desk: RunningCloud, cloud: Testb
     """Whatever is asked, the answer is the API's JSON error, without a trace of its insides or of what was sent."""
     await cloud.list_machines()
     headers = {"authorization": f"Bearer {cloud._token}"}
+    spec = image(b"x")[0].model_dump(mode="json")
     async with httpx.AsyncClient(base_url=desk.url, headers=headers, trust_env=False) as http:
         answers = [
             (404, await http.get("/nowhere")),
@@ -359,6 +360,7 @@ async def test_errors_are_json_and_tell_nothing(desk: RunningCloud, cloud: Testb
             (422, await http.get("/v1/instances", params={"limit": 1001})),
             (422, await http.get("/v1/instances", params={"marker": 2**64})),
             (422, await http.post("/v1/load-balancers", json={"name": "b", "port": 80, "machines": "s3cret"})),
+            (422, await http.post("/v1/images", json={**spec, "format": "lxd"}, headers={"idempotency-key": "i"})),
             (416, await http.get("/v1/images/base/content", headers={"range": "bytes=99999999-"})),
         ]
         for status, answer in answers:
