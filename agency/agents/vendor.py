@@ -7,12 +7,24 @@ from agency.messaging.contract_net import Participant
 from agency.messaging.link import Link
 from agency.problems import refuse
 from descriptors.base import utc_now
+from descriptors.cfp import CallForProposals
 from descriptors.documents import digest
-from descriptors.sla import Agreement, Offer
+from descriptors.resources import Reason
+from descriptors.sla import Agreement, Offer, Refusal
+from vendor_modules.capabilities import capabilities
 from vendor_modules.module import VendorModule
 
 CONSUMER = "deployer"
 """The party that agreements are made with."""
+
+
+TO_DEPLOY = ("endpoints", "image-list", "key-pairs", "security-groups", "addresses")
+"""Capabilities that the Provisioner needs for any application; see :mod:`agency.relocation.graph`."""
+
+
+def _needed(call: CallForProposals) -> list[str]:
+    buckets = any(resource.kind == "object" for resource in call.resources)
+    return [*TO_DEPLOY, *(["access-keys"] if buckets else [])]
 
 
 class VendorAgent(RoleAgent):
@@ -24,7 +36,21 @@ class VendorAgent(RoleAgent):
 
     async def setup(self) -> None:
         """Take part in Contract Nets."""
-        Participant.install(self, self.module.propose, self.accept)
+        Participant.install(self, self.propose, self.accept)
+
+    async def propose(self, call: CallForProposals) -> Offer | Refusal:
+        """The module's proposal; a refusal where the module cannot do what deploying takes, however cheap it is."""
+        able = capabilities(type(self.module))
+        missing = [name for name in _needed(call) if name not in able]
+        if not missing:
+            return await self.module.propose(call)
+        words = ", ".join(missing)
+        reason = Reason(
+            code="missing-capability",
+            required=words,
+            message=f"its module has no {words}, without which the agency cannot deploy there",
+        )
+        return Refusal(call=call.id, vendor=self.module.vendor, reasons=(reason,))
 
     async def accept(self, offer: Offer) -> Agreement:
         """Turn an offer that was accepted into an agreement; refuses what it never offered, and what has expired."""

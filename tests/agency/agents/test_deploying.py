@@ -11,7 +11,7 @@ import pytest
 from blake3 import blake3
 
 from agency import janitor
-from agency.agents import addresses
+from agency.agents import addresses, vendor
 from agency.agents.mediator import live_deployment
 from agency.messaging.request import ask
 from agency.problems import AgencyError
@@ -71,6 +71,18 @@ async def test_every_vendor_is_in_the_comparison(society: Society) -> None:
     assert [reason.code for reason in rows["cirrus"].excluded_because] == ["no-block-storage"]
     for offer in offers(comparison).values():
         assert await society.workshop.store.get(Offer, offer.id) == offer
+
+
+async def test_a_vendor_that_cannot_be_deployed_to_is_left_out(
+    society: Society, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A module without a capability that deploying takes makes no offer, however cheap it is: the reason names it."""
+    monkeypatch.setattr(vendor, "TO_DEPLOY", ("machines", "clusters"))
+    comparison = await society.submit(notebook())
+    assert comparison.chosen is None
+    for row in comparison.rows:
+        (reason,) = row.excluded_because
+        assert (reason.code, reason.required) == ("missing-capability", "clusters")
 
 
 async def test_a_vendor_out_of_reach_is_a_row_too(society: Society) -> None:
