@@ -21,7 +21,8 @@ def noise(size: int) -> bytes:
 
 def sample(format_: DiskFormat, size: int) -> bytes:
     """An image of exactly ``size`` bytes if it is RAW, of a little more in another format."""
-    return {DiskFormat.RAW: noise, DiskFormat.QCOW2: _qcow2, DiskFormat.BUNDLE: _bundle}[format_](size)
+    makers = {DiskFormat.RAW: noise, DiskFormat.QCOW2: _qcow2, DiskFormat.BUNDLE: _bundle}
+    return makers.get(format_, _container)(size)
 
 
 def _qcow2(size: int) -> bytes:
@@ -42,8 +43,18 @@ def _qcow2(size: int) -> bytes:
 
 
 def _bundle(size: int) -> bytes:
+    manifest = MachineManifest(start="sleep 1000").model_dump_json().encode()
+    return _archive({BUNDLE_MANIFEST: manifest, "content": noise(size)})
+
+
+def _container(size: int) -> bytes:
+    """An archive as LXD has it."""
+    about = b"architecture: x86_64\ncreation_date: 1767225600\nproperties:\n  os: conformance\n"
+    return _archive({"metadata.yaml": about, "rootfs/content": noise(size)})
+
+
+def _archive(files: dict[str, bytes]) -> bytes:
     archive = io.BytesIO()
-    files = {BUNDLE_MANIFEST: MachineManifest(start="sleep 1000").model_dump_json().encode(), "content": noise(size)}
     with tarfile.open(fileobj=archive, mode="w") as tar:
         for name, content in files.items():
             member = tarfile.TarInfo(name)

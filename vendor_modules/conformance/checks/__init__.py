@@ -6,11 +6,17 @@ from vendor_modules.conformance.checks import (  # noqa: F401, I001 - in the ord
     kinds,
     machines,
     volumes,
+    snapshots,
     images,
     network,
+    networks,
     objects,
+    stored,
     usage,
+    quotas,
+    pages,
     care,
+    wire,
 )
 from vendor_modules.conformance.registry import CHECKS
 

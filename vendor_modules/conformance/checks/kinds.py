@@ -8,10 +8,11 @@ from collections.abc import Awaitable, Callable
 from descriptors.deployment import Kind
 from vendor_modules.capabilities import RELEASE_ORDER, release
 from vendor_modules.conformance.bench import Bench, expect, refused
-from vendor_modules.conformance.lender import all_at_once
+from vendor_modules.conformance.lender import Specimen, all_at_once
 from vendor_modules.conformance.registry import check
 from vendor_modules.conformance.ways import WAYS, Of
 from vendor_modules.errors import NotFound
+from vendor_modules.module import VendorModule
 from vendor_modules.services.persistence import MemoryPersistence
 
 KINDS: tuple[Kind, ...] = tuple(kind for kind in reversed(RELEASE_ORDER) if kind in WAYS)
@@ -21,8 +22,11 @@ OnKind = Callable[[Of], Awaitable[None]]
 NAMED = tuple(kind for kind in KINDS if WAYS[kind].named)
 
 
-def each_kind(*, wire: bool = False, kinds: tuple[Kind, ...] = KINDS) -> Callable[[OnKind], OnKind]:
-    """Register a function as one check for each kind: ``is_listed`` becomes ``machine-is-listed`` and so on."""
+def each_kind(
+    *needs: type[VendorModule], wire: bool = False, kinds: tuple[Kind, ...] = KINDS
+) -> Callable[[OnKind], OnKind]:
+    """Register a function as one check for each kind, of modules that can make the kind and have the capabilities
+    given: ``is_listed`` becomes ``machine-is-listed`` and so on."""
 
     def register(function: OnKind) -> OnKind:
         for kind in kinds:
@@ -32,7 +36,7 @@ def each_kind(*, wire: bool = False, kinds: tuple[Kind, ...] = KINDS) -> Callabl
 
             one.__name__ = f"{kind}_{function.__name__}"
             one.__doc__ = (function.__doc__ or "").replace("KIND", kind.replace("-", " "))
-            check(WAYS[kind].needs, wire=wire)(one)
+            check(WAYS[kind].needs, *needs, wire=wire)(one)
         return function
 
     return register
@@ -110,10 +114,18 @@ async def unknown_is_not_found(of: Of) -> None:
     await refused(of.describe(of.bench.unknown(of.kind)), NotFound, what=f"describe an unknown {of.words}")
 
 
+async def _at_rest(of: Of) -> Specimen:
+    """The specimen, as it is after creating it: creating a machine again waits until it is ACTIVE."""
+    if of.kind == "machine":
+        async with of.bench.machine_lent():
+            pass
+    return await of.bench.specimen(of.kind)
+
+
 @each_kind()
 async def is_made_once_for_a_key(of: Of) -> None:
     """Creating a KIND again with the same key gives the same one, also after a restart of the module."""
-    new = await of.bench.specimen(of.kind)
+    new = await _at_rest(of)
     async with of.bench.lender.at_work() as restarted:
         lent = Of(of.kind, restarted)
         for _ in range(2):
@@ -125,7 +137,7 @@ async def is_made_once_for_a_key(of: Of) -> None:
 @each_kind()
 async def is_found_again_after_a_crash(of: Of) -> None:
     """When nothing was remembered of the creation of a KIND, its key still gives it: a crash may lose the record."""
-    new = await of.bench.specimen(of.kind)
+    new = await _at_rest(of)
     async with of.bench.another(of.bench.subject.credentials, persistence=MemoryPersistence()) as forgetful:
         again = await of.order(new.name, new.key, forgetful)
         if again.id != new.made.id:

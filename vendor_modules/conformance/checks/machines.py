@@ -161,9 +161,11 @@ async def rebooted_machine_has_kept_its_disk(bench: Bench) -> None:
     bench.need_running_machines()
     async with bench.machine_lent() as machine:
         await bench.get(machine, GREETING)
-        await bench.put(machine, "note", b"written before rebooting")
+        await bench.put(machine, "reboot-note", b"written before rebooting")
         again = await bench.the(Power).reboot_machine(machine.id)
-        expect(await bench.get(again, "note") == b"written before rebooting", "what was written before is not there")
+        expect(
+            await bench.get(again, "reboot-note") == b"written before rebooting", "what was written before is not there"
+        )
 
 
 @check(Power)
