@@ -78,19 +78,19 @@ class StubServer:
     @property
     def url(self) -> str:
         """The server's address."""
-        return f"http://127.0.0.1:{self._server.server_port}"
+        return f"http://127.0.0.1:{self._http_server.server_port}"
 
     def __enter__(self) -> Self:
         handler = type("Handler", (_Handler,), {"stub": self})
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05})
+        self._http_server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self._thread = threading.Thread(target=self._http_server.serve_forever, kwargs={"poll_interval": 0.05})
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
+        self._http_server.shutdown()
         self._thread.join()
-        self._server.server_close()
+        self._http_server.server_close()
 
 
 class _Handler(BaseHTTPRequestHandler):
