@@ -17,10 +17,10 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from enum import StrEnum
 from functools import partial
-from typing import Any, ClassVar, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Self, TypeVar
 
 import stamina
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, StringConstraints
 
 from descriptors.cfp import CallForProposals
 from descriptors.deployment import Kind
@@ -78,7 +78,7 @@ class PriceSource(StrEnum):
 class HttpSettings(ModuleSettings):
     """The settings of a module that speaks HTTP."""
 
-    proxy: str | None = None
+    proxy: Annotated[str, StringConstraints(pattern=r"^https?://[^/\s]+/?$")] | None = None
     """The HTTP proxy to go through, as ``http://host:port``. The environment's proxy variables are not looked at."""
 
 
