@@ -17,6 +17,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
+from itertools import count
 from typing import Any, ClassVar, TypeVar
 from urllib.parse import unquote
 
@@ -36,9 +37,14 @@ from vendor_modules.capabilities import (
     ImageDownload,
     ImageUpload,
     KeyPairs,
+    LoadBalancers,
     MachineBundle,
+    Networks,
+    Objects,
     Power,
+    Quotas,
     SecurityGroups,
+    Snapshots,
     UsageReports,
     VolumeBundle,
 )
@@ -54,13 +60,18 @@ from vendor_modules.resources import (
     Image,
     ImageSpec,
     KeyPair,
+    LoadBalancer,
     Machine,
     MachineSpec,
+    Network,
+    Quota,
     Resource,
     Rule,
     SecurityGroup,
     Size,
+    Snapshot,
     Status,
+    StoredObject,
     Usage,
     Volume,
     VolumeSpec,
@@ -81,6 +92,7 @@ class Guts:
     files: dict[str, bytes] = field(default_factory=dict)
     manifest: MachineManifest = field(default_factory=MachineManifest)
     groups: tuple[str, ...] = ()
+    networks: tuple[str, ...] = ()
     port: int = 0
 
 
@@ -164,11 +176,16 @@ class ToyModule(
     ImageDownload,
     MachineBundle,
     VolumeBundle,
+    Snapshots,
     KeyPairs,
     SecurityGroups,
     Addresses,
+    Networks,
+    LoadBalancers,
+    Objects,
     AccessKeys,
     UsageReports,
+    Quotas,
 ):
     """The toy."""
 
@@ -233,7 +250,8 @@ class ToyModule(
             return made  # type: ignore[no-any-return]
         if spec.size != "toy":
             raise InvalidRequest(f"there is no size {spec.size!r}")
-        for kind, ids in ((SecurityGroup, spec.security_groups), (KeyPair, filter(None, [spec.key_pair]))):
+        wanted = ((SecurityGroup, spec.security_groups), (KeyPair, filter(None, [spec.key_pair])))
+        for kind, ids in (*wanted, (Network, spec.networks)):
             for resource_id in ids:
                 await self._get(kind, resource_id)
         for attachment in spec.volumes:
@@ -259,7 +277,7 @@ class ToyModule(
         return await self._get(Machine, machine.id)
 
     async def _unpacked(self, spec: MachineSpec) -> Guts:
-        guts = Guts(groups=spec.security_groups)
+        guts = Guts(groups=spec.security_groups, networks=spec.networks)
         if spec.image != "base":
             await self._get(Image, spec.image)
             with tarfile.open(fileobj=io.BytesIO((await self._cloud()).content[spec.image])) as archive:
@@ -337,8 +355,11 @@ class ToyModule(
         if spec.image:
             await self._get(Image, spec.image)
             content = cloud.content[spec.image]
+        if spec.snapshot:
+            await self._get(Snapshot, spec.snapshot)
+            content = cloud.content[spec.snapshot]
         if len(content) > spec.size_mib * MIB:
-            raise InvalidRequest("the image does not fit into the volume")
+            raise InvalidRequest("the image or snapshot does not fit into the volume")
         volume = Volume(id=new_id("vol"), name=spec.name, key=key, status=Status.ACTIVE, size_mib=spec.size_mib)
         cloud.content[volume.id] = content.ljust(spec.size_mib * MIB, b"\0")
         return cloud.add("volume", volume)
@@ -368,6 +389,26 @@ class ToyModule(
             left = tuple(v for v in cloud.held[volume.machine].volumes if v != volume_id)
             cloud.change(volume.machine, volumes=left)
             cloud.change(volume_id, status=Status.ACTIVE, machine=None, device=None)
+
+    # --- snapshots ---
+
+    async def _create_snapshot(self, volume_id: str, name: str, key: str) -> Snapshot:
+        if made := await self._made("snapshot", key):
+            return made  # type: ignore[no-any-return]
+        volume, cloud = await self._get(Volume, volume_id), await self._cloud()
+        about = {"id": new_id("snap"), "name": name, "key": key, "status": "active", "size_mib": volume.size_mib}
+        snapshot = Snapshot.model_validate({**about, "volume": volume_id})
+        cloud.content[snapshot.id] = cloud.content[volume_id]
+        return cloud.add("snapshot", snapshot)
+
+    async def _describe_snapshot(self, snapshot_id: str) -> Snapshot:
+        return await self._get(Snapshot, snapshot_id)
+
+    async def _list_snapshots(self) -> list[Snapshot]:
+        return await self._all(Snapshot)
+
+    async def _destroy_snapshot(self, snapshot_id: str) -> None:
+        await self._forget(Snapshot, snapshot_id)
 
     # --- images ---
 
@@ -493,7 +534,7 @@ class ToyModule(
         cloud.hang_up(address_id)
         cloud.change(address_id, machine=machine_id)
         if machine_id and self._is_open(cloud, machine_id):
-            await cloud.listen(address_id, lambda *r: self._serve(cloud, machine_id, *r), address.port)
+            await cloud.listen(address_id, lambda *r: self._serve(cloud, machine_id, *r), address.port or 0)
 
     def _is_open(self, cloud: ToyCloud, machine_id: str) -> bool:
         rules = [rule for group in cloud.guts[machine_id].groups for rule in cloud.held[group].rules]
@@ -502,7 +543,88 @@ class ToyModule(
     async def _destroy_address(self, address_id: str) -> None:
         await self._forget(Address, address_id)
 
+    # --- networks and load balancers ---
+
+    async def _create_network(self, name: str, cidr: str, key: str) -> Network:
+        if made := await self._made("network", key):
+            return made  # type: ignore[no-any-return]
+        try:
+            ipaddress.ip_network(cidr)
+        except ValueError as error:
+            raise InvalidRequest("that is no network") from error
+        network = Network(id=new_id("net"), name=name, key=key, status=Status.ACTIVE, cidr=cidr)
+        return (await self._cloud()).add("network", network)
+
+    async def _describe_network(self, network_id: str) -> Network:
+        return await self._get(Network, network_id)
+
+    async def _list_networks(self) -> list[Network]:
+        return await self._all(Network)
+
+    async def _destroy_network(self, network_id: str) -> None:
+        cloud = await self._cloud()
+        if any(network_id in cloud.guts[machine.id].networks for machine in await self._all(Machine)):
+            raise Conflict("a machine is in the network")
+        await self._forget(Network, network_id)
+
+    async def _create_load_balancer(self, name: str, port: int, machines: tuple[str, ...], key: str) -> LoadBalancer:
+        if made := await self._made("load-balancer", key):
+            return made  # type: ignore[no-any-return]
+        for machine in machines:
+            await self._get(Machine, machine)
+        cloud, id_ = await self._cloud(), new_id("lb")
+        about = {"id": id_, "name": name, "key": key, "status": "active", "host": "127.0.0.1", "port": port}
+        balancer = cloud.add("load-balancer", LoadBalancer.model_validate({**about, "machines": machines}))
+        turns = count()
+
+        async def pass_on(*request: Any) -> Answer:
+            members = cloud.held[id_].machines
+            return await self._serve(cloud, members[next(turns) % len(members)], *request)
+
+        await cloud.listen(id_, pass_on, port)
+        return balancer
+
+    async def _describe_load_balancer(self, balancer_id: str) -> LoadBalancer:
+        return await self._get(LoadBalancer, balancer_id)
+
+    async def _list_load_balancers(self) -> list[LoadBalancer]:
+        return await self._all(LoadBalancer)
+
+    async def _balance(self, balancer_id: str, machines: tuple[str, ...]) -> None:
+        await self._get(LoadBalancer, balancer_id)
+        for machine in machines:
+            await self._get(Machine, machine)
+        (await self._cloud()).change(balancer_id, machines=machines)
+
+    async def _destroy_load_balancer(self, balancer_id: str) -> None:
+        await self._forget(LoadBalancer, balancer_id)
+
     # --- objects ---
+
+    async def _stored(self, bucket_id: str) -> dict[str, bytes]:
+        await self._get(Bucket, bucket_id)
+        return (await self._cloud()).objects[bucket_id]
+
+    async def _list_objects(self, bucket_id: str, prefix: str) -> list[StoredObject]:
+        found = sorted((await self._stored(bucket_id)).items())
+        return [StoredObject(name=name, size=len(held)) for name, held in found if name.startswith(prefix)]
+
+    async def _put_object(self, bucket_id: str, name: str, content: Content, size: int) -> None:
+        stored = await self._stored(bucket_id)
+        received = b"".join([chunk async for chunk in content()])
+        if len(received) != size:
+            raise InvalidRequest("the content is not as long as declared")
+        stored[name] = received
+
+    async def _get_object(self, bucket_id: str, name: str, offset: int) -> AsyncIterator[bytes]:
+        stored = await self._stored(bucket_id)
+        if name not in stored:
+            raise NotFound(f"there is no object {name!r}")
+        for start in range(offset, len(stored[name]), MIB):
+            yield stored[name][start : start + MIB]
+
+    async def _delete_object(self, bucket_id: str, name: str) -> None:
+        (await self._stored(bucket_id)).pop(name, None)
 
     async def _create_bucket(self, name: str, key: str) -> Bucket:
         if made := await self._made("bucket", key):
@@ -570,7 +692,18 @@ class ToyModule(
     async def _destroy_access_key(self, key_id: str) -> None:
         await self._forget(AccessKey, key_id)
 
-    # --- usage ---
+    # --- usage and quotas ---
+
+    async def _quotas(self) -> list[Quota]:
+        kinds: dict[str, Any] = {
+            "machines": Machine,
+            "volumes": Volume,
+            "snapshots": Snapshot,
+            "images": Image,
+            "buckets": Bucket,
+        }
+        kinds |= {"key-pairs": KeyPair, "security-groups": SecurityGroup, "addresses": Address, "networks": Network}
+        return [Quota(resource=name, limit=1000, used=len(await self._all(kind))) for name, kind in kinds.items()]
 
     async def _usage(self, since: datetime | None) -> list[Usage]:
         return [u for u in (await self._cloud()).usage if since is None or u.ended is None or u.ended >= since]

@@ -68,7 +68,9 @@ async def list_stands_what_goes_on(of: Of) -> None:
             if of.kind == "machine":  # one of the few that the run makes
                 await of.bench.specimen(of.kind, "late")
             else:
-                await of.destroy((await of.create("comes")).id)
+                comes = await of.create("comes")
+                await asyncio.sleep(0.05)  # let it be listed
+                await of.destroy(comes.id)
         finally:
             done.set()
 
