@@ -14,8 +14,8 @@ from keystoneauth1.adapter import Adapter
 from keystoneauth1.identity import v3
 from keystoneauth1.session import Session
 
-from vendor_modules.errors import Unauthorized
-from vendor_modules.openstack.errors import refusal
+from vendor_modules.errors import Unauthorized, Unavailable
+from vendor_modules.openstack.errors import Refused, refusal
 from vendor_modules.openstack.settings import OpenStackSettings
 from vendor_modules.services.credentials import AccessKeyCredentials, Credentials, resolve
 
@@ -27,6 +27,7 @@ COMPUTE, STORAGE, IMAGE, NETWORK, OBJECTS = "compute", "block-storage", "image",
 _VERSIONS = {COMPUTE: "2", STORAGE: "3", IMAGE: "2", NETWORK: "2"}
 """The major version that is spoken with each service that has several; catalogues seldom name it."""
 CHUNK = 1 << 20
+LIST_ATTEMPTS = 5
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,10 @@ def plugin_for(settings: OpenStackSettings, credentials: Credentials | None) -> 
         project_name=None if by_id else project,
         project_domain_name=None if by_id else settings.project_domain,
     )
+
+
+class _PageLost(Exception):
+    """The item that a page was to follow is gone."""
 
 
 class Client:
@@ -116,7 +121,9 @@ class Client:
 
     def call(self, service: str, method: str, path: str, **options: Any) -> requests.Response:
         """One HTTP call, with a token that is good for a while yet; an answer that is an error is raised."""
-        response: requests.Response = self._adapter(service).request(path, method, raise_exc=False, **options)
+        # keystoneauth would log answers whole, the password of a new machine among them
+        options |= {"raise_exc": False, "log": False}
+        response: requests.Response = self._adapter(service).request(path, method, **options)
         if response.status_code >= 400:
             try:
                 raise refusal(response)
@@ -139,10 +146,32 @@ class Client:
     def all(
         self, service: str, path: str, word: str, params: Mapping[str, Any] | None = None, **options: Any
     ) -> Iterator[Json]:
-        """The items of all pages of a list that the answers hold at ``word``."""
-        query: dict[str, Any] = {"limit": self.dialect.page} | dict(params or {})
+        """The items of all pages of a list that the answers hold at ``word``, each once. A list that loses the item
+        that its next page was to follow is begun anew."""
+        seen = set()
+        for _ in range(LIST_ATTEMPTS):
+            try:
+                for item in self._pages(service, path, word, params or {}, options):
+                    identity = str(item.get("id") or item)
+                    if identity not in seen:
+                        seen.add(identity)
+                        yield item
+            except _PageLost:
+                continue
+            return
+        raise Unavailable(f"the list of {word} changes while it is read")
+
+    def _pages(
+        self, service: str, path: str, word: str, params: Mapping[str, Any], options: Mapping[str, Any]
+    ) -> Iterator[Json]:
+        first = query = {"limit": self.dialect.page} | dict(params)
         while True:
-            answer = self.get(service, path, params=query, **options)
+            try:
+                answer = self.get(service, path, params=query, **options)
+            except Refused as refused:
+                if query is not first and refused.status in (400, 404):
+                    raise _PageLost from refused
+                raise
             yield from answer[word]
             links = {link["rel"]: link["href"] for link in answer.get(f"{word}_links", ())}
             following = links.get("next") or answer.get("next")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import Future
 from typing import ClassVar, TypeVar
 
 import requests
@@ -81,22 +82,25 @@ class Cloud(VendorModule):
     async def _send(self, content: AsyncIterator[bytes], send: Callable[[Client, Iterator[bytes]], T]) -> T:
         """Have ``send`` read content that is made on the event loop; given up, it breaks the connection off."""
         loop, given_up = asyncio.get_running_loop(), threading.Event()
+        awaited: list[Future[bytes]] = []
         problem: list[Exception] = []
 
         async def following() -> bytes:
             return await anext(content, b"")
 
         def chunks() -> Iterator[bytes]:
-            while not given_up.is_set():
+            while True:
+                awaited[:] = [asyncio.run_coroutine_threadsafe(following(), loop)]
+                if given_up.is_set():
+                    raise TimedOut("given up")
                 try:
-                    chunk = asyncio.run_coroutine_threadsafe(following(), loop).result()
+                    chunk = awaited[0].result()
                 except Exception as error:
                     problem.append(error)
                     raise
                 if not chunk:
                     return
                 yield chunk
-            raise TimedOut("given up")
 
         try:
             return await self._run(lambda client: send(client, chunks()))
@@ -106,6 +110,8 @@ class Cloud(VendorModule):
             raise
         finally:
             given_up.set()
+            for future in awaited:  # its thread must not wait for a loop that may end
+                future.cancel()
 
     async def _received(self, response: requests.Response, skipped: int = 0) -> AsyncIterator[bytes]:
         """The body of a response, without its first bytes, in chunks; ends early only with an error."""

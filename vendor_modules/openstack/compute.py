@@ -14,7 +14,7 @@ from vendor_modules.openstack import names
 from vendor_modules.openstack.client import COMPUTE, IMAGE, NETWORK, STORAGE, Client, Json
 from vendor_modules.openstack.cloud import Cloud
 from vendor_modules.openstack.errors import Refused
-from vendor_modules.openstack.images import image_of
+from vendor_modules.openstack.images import MACHINE, image_of, image_with
 from vendor_modules.openstack.storage import DEVICE
 from vendor_modules.resources import Attachment, Image, Key, KeyPair, Machine, MachineSpec, Status
 from vendor_modules.userdata import HOME, PORT, script
@@ -167,15 +167,15 @@ class Compute(Cloud, Power, FirstBoot, Consoles, MachineBundle, KeyPairs):
 
     async def _bundle_machine(self, machine_id: str, name: str, key: Key) -> Image:
         def bundle(client: Client) -> Image:
-            images = client.all(IMAGE, "/images", "images", {"owner": client.project, labels.KEY: key})
-            if (there := next(images, None)) is not None:
+            if (there := image_with(client, key)) is not None:
                 return image_of(there, client.project)
             server = server_of(client, machine_id)
             if _STATUS.get(server["status"]) is not Status.STOPPED:
                 raise Conflict(f"the machine is {server['status']}, and must be stopped")
             if not server.get("image"):
                 raise Unsupported("the machine's disk is a volume: make an image of that volume")
-            order = {"createImage": {"name": names.shown(name), "metadata": names.labels(key, name)}}
+            kept = names.labels(key, name, inherits=True)
+            order = {"createImage": {"name": names.shown(name), "metadata": kept | {MACHINE: machine_id}}}
             path = f"/servers/{names.path_part(machine_id)}/action"
             answer = client.call(COMPUTE, "POST", path, json=order)
             # before microversion 2.45 only a header tells where the image is

@@ -21,6 +21,9 @@ from vendor_modules.transfers import verified
 CONTENT = "cloud-agency-content"
 """The property that keeps an image's BLAKE3 digest, and the cloud's own digest of the same content: images that a cloud
 makes of machines inherit the properties of the image that these were made from, though their content is another."""
+MACHINE = "cloud-agency-machine"
+"""The property that keeps the machine that an image was made of: an image that somebody else makes of a machine
+inherits the key of the image that this was made from, and must not be taken for it."""
 FORMATS = (DiskFormat.RAW, DiskFormat.QCOW2)
 _KNOWN = (None, *(str(kind) for kind in FORMATS))
 """Glance's words for the formats that we know; an image that is still being made may have none yet."""
@@ -96,9 +99,21 @@ class Images(ImageList, ImageUpload, ImageDownload):
             raise Unavailable(f"what came is not the image: {-left} bytes more than it has, or others")
 
 
+def _key_of(found: Json) -> str:
+    if found.get("image_type") == "snapshot" and found.get(MACHINE) != found.get("instance_uuid"):
+        return ""
+    return str(found.get(labels.KEY, ""))
+
+
+def image_with(client: Client, key: Key) -> Json | None:
+    """The image with that key."""
+    found = client.all(IMAGE, "/images", "images", {"owner": client.project, labels.KEY: key})
+    return next((image for image in found if _key_of(image) == key), None)
+
+
 def _queued(client: Client, spec: ImageSpec, key: Key) -> Json:
     """The image that the content goes into, or has gone into."""
-    there = next(client.all(IMAGE, "/images", "images", {"owner": client.project, labels.KEY: key}), None)
+    there = image_with(client, key)
     if there is not None and there["status"] == "saving":
         raise Unavailable("another transfer of this image is under way")
     if there is not None and there["status"] == "killed":
@@ -150,7 +165,7 @@ def image_of(found: Json, project: str) -> Image:
     return Image(
         id=found["id"],
         name=names.name_in(found, found["name"] or ""),
-        key=found.get(labels.KEY, ""),
+        key=_key_of(found),
         status=_STATUS.get(found["status"], Status.PENDING),
         format=DiskFormat(found.get("disk_format") or DiskFormat.QCOW2),
         size=found.get("size") or 0,

@@ -17,6 +17,7 @@ from vendor_modules.labels import KEY, NAME
 
 PART = 200
 """Characters of a part of a name: metadata values may have 255."""
+_COUNT = f"{NAME}-parts"
 _PREFIX = f"{KEY}="
 _LONGEST = 255
 """Characters that a description may have."""
@@ -28,9 +29,12 @@ def shown(name: str) -> str:
     return plain or "unnamed"
 
 
-def labels(key: str, name: str) -> dict[str, str]:
-    """The metadata that hold a key and, if need be, a name."""
-    return {KEY: key} | ({} if shown(name) == name else {f"{NAME}-{i}": part for i, part in enumerate(parts(name))})
+def labels(key: str, name: str, *, inherits: bool = False) -> dict[str, str]:
+    """The metadata that hold a key and, if need be, a name. With ``inherits``, those of a resource that may have got
+    another's before, which are then of no effect."""
+    kept = [] if shown(name) == name else parts(name)
+    count = {_COUNT: str(len(kept))} if kept or inherits else {}
+    return {KEY: key} | count | {f"{NAME}-{i}": part for i, part in enumerate(kept)}
 
 
 def parts(name: str) -> list[str]:
@@ -41,10 +45,9 @@ def parts(name: str) -> list[str]:
 
 def name_in(metadata: Mapping[str, str], otherwise: str) -> str:
     """The name that :func:`labels` put there."""
-    found, number = "", 0
-    while (part := metadata.get(f"{NAME}-{number}")) is not None:
-        found, number = found + part, number + 1
-    return unquote(found) if found else otherwise
+    count = metadata.get(_COUNT, "0")
+    found = [metadata.get(f"{NAME}-{i}", "") for i in range(int(count) if count.isdecimal() else 0)]
+    return unquote("".join(found)) if found else otherwise
 
 
 def tags(name: str, *, named: bool = True) -> list[str]:
@@ -55,7 +58,8 @@ def tags(name: str, *, named: bool = True) -> list[str]:
 
 def name_in_tags(found: Iterable[str], otherwise: str) -> str:
     """The name that :func:`tags` hold."""
-    return name_in(dict(tag.partition("=")[::2] for tag in found), otherwise)
+    kept = dict(tag.partition("=")[::2] for tag in found if tag.startswith(f"{NAME}-"))
+    return name_in(kept | {_COUNT: str(len(kept))}, otherwise)
 
 
 def description(key: str) -> str:

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from vendor_modules import labels
 from vendor_modules.capabilities import Objects
@@ -135,10 +135,10 @@ def _listed(client: Client, path: str, params: Json) -> Iterator[Json]:
 
 def _bucket(client: Client, called: str) -> Bucket:
     headers = client.call(OBJECTS, "HEAD", f"/{names.path_part(called)}").headers
-    kept = {f"{labels.NAME}-{i}": headers[f"{NAME_HEADER}-{i}"] for i in range(64) if f"{NAME_HEADER}-{i}" in headers}
+    kept = [headers[f"{NAME_HEADER}-{i}"] for i in range(64) if f"{NAME_HEADER}-{i}" in headers]
     return Bucket(
         id=called,
-        name=names.name_in(kept, called),
+        name=unquote("".join(kept)) or called,
         key=headers.get(KEY_HEADER, ""),
         status=Status.ACTIVE,
         objects=int(headers["x-container-object-count"]),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 
 from vendor_modules.capabilities import Quotas, UsageReports
@@ -74,11 +74,10 @@ class UsageRecords(Cloud, UsageReports):
     """What machines used."""
 
     async def _usage(self, since: datetime | None) -> list[Usage]:
-        start = (since or BEGINNING).astimezone(UTC).replace(tzinfo=None)
-        end = datetime.now(UTC).replace(tzinfo=None)
-        if start >= end:
-            return []
-        times = {"start": start.isoformat(timespec="microseconds"), "end": end.isoformat(timespec="microseconds")}
+        end = datetime.now(UTC)
+        start = min(since or BEGINNING, end - timedelta(seconds=1))  # what runs has not ended, whatever the time
+        moments = {"start": start.astimezone(UTC), "end": end}
+        times = {n: t.replace(tzinfo=None).isoformat(timespec="microseconds") for n, t in moments.items()}
 
         def used(client: Client) -> list[Json]:
             told = client.get(COMPUTE, f"/os-simple-tenant-usage/{client.project}", params=times | {"detailed": 1})[

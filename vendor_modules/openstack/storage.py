@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+from functools import partial
+
 from vendor_modules import labels
 from vendor_modules.capabilities import Attachments, Snapshots, VolumeBundle
-from vendor_modules.errors import Conflict
+from vendor_modules.errors import Conflict, TimedOut
 from vendor_modules.openstack import names
 from vendor_modules.openstack.client import COMPUTE, IMAGE, STORAGE, Client, Json
 from vendor_modules.openstack.cloud import Cloud
-from vendor_modules.openstack.images import image_of
+from vendor_modules.openstack.errors import Refused
+from vendor_modules.openstack.images import image_of, image_with
 from vendor_modules.resources import Image, Key, Snapshot, Status, Volume, VolumeSpec
 
 DEVICE = "cloud-agency-device"
 """The metadata that keep a volume's device."""
+POLL = 0.5
+"""Seconds between two looks at whether a volume is detached."""
 GIB = 1024
 """MiB of a GiB, the unit that volumes are made in."""
 
@@ -73,15 +79,24 @@ class Storage(Cloud, Attachments, Snapshots, VolumeBundle):
         await self._run(attach, key=f"attach {volume_id}")
 
     async def _detach_volume(self, volume_id: str) -> None:
-        def detach(client: Client) -> None:
+        def detach(client: Client) -> list[str]:
             volume = _volume_of(client, volume_id)
-            if volume["status"] == "detaching":
-                return
-            for attachment in volume["attachments"]:
-                path = f"/servers/{attachment['server_id']}/os-volume_attachments/{volume['id']}"
-                client.call(COMPUTE, "DELETE", path)
+            machines = [attachment["server_id"] for attachment in volume["attachments"]]
+            if volume["status"] != "detaching":
+                for machine in machines:
+                    client.call(COMPUTE, "DELETE", _attachment(machine, volume_id))
+            return machines
 
-        await self._run(detach, key=f"attach {volume_id}")
+        for machine in await self._run(detach, key=f"attach {volume_id}"):
+            await self._let_go(machine, volume_id)
+
+    async def _let_go(self, machine_id: str, volume_id: str) -> None:
+        """Wait until nova, too, says that the volume is detached: cinder says so a little earlier."""
+        for _ in range(int(self.call_timeout / POLL)):
+            if not await self._run(partial(_is_attached, machine_id=machine_id, volume_id=volume_id)):
+                return
+            await asyncio.sleep(POLL)
+        raise TimedOut(f"the volume is still attached to {machine_id}")
 
     # --- snapshots ---
 
@@ -112,12 +127,12 @@ class Storage(Cloud, Attachments, Snapshots, VolumeBundle):
 
     async def _bundle_volume(self, volume_id: str, name: str, key: Key) -> Image:
         def bundle(client: Client) -> Image:
-            images = client.all(IMAGE, "/images", "images", {"owner": client.project, labels.KEY: key})
-            if (there := next(images, None)) is not None:
+            if (there := image_with(client, key)) is not None:
                 return image_of(there, client.project)
             path = f"/volumes/{names.path_part(volume_id)}/action"
             # cinder gives an image the properties that its volume has for that, and no others
-            client.ask(STORAGE, "POST", path, {"os-set_image_metadata": {"metadata": names.labels(key, name)}})
+            kept = names.labels(key, name, inherits=True)
+            client.ask(STORAGE, "POST", path, {"os-set_image_metadata": {"metadata": kept}})
             order = {"image_name": names.shown(name), "disk_format": "raw", "container_format": "bare", "force": True}
             made = client.ask(STORAGE, "POST", path, {"os-volume_upload_image": order})["os-volume_upload_image"]
             return image_of(client.get(IMAGE, f"/images/{made['image_id']}"), client.project)
@@ -133,6 +148,20 @@ def _keyed(client: Client, word: str, key: Key) -> Json | None:
 def _volume_of(client: Client, volume_id: str) -> Json:
     volume: Json = client.get(STORAGE, f"/volumes/{names.path_part(volume_id)}")["volume"]
     return volume
+
+
+def _attachment(machine_id: str, volume_id: str) -> str:
+    return f"/servers/{machine_id}/os-volume_attachments/{names.path_part(volume_id)}"
+
+
+def _is_attached(client: Client, machine_id: str, volume_id: str) -> bool:
+    try:
+        client.get(COMPUTE, _attachment(machine_id, volume_id))
+    except Refused as refused:
+        if refused.status != 404:
+            raise
+        return False
+    return True
 
 
 def _status(word: str) -> Status:
