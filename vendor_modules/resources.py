@@ -43,6 +43,8 @@ class DiskFormat(StrEnum):
     """A tar archive of a machine's working directory with its manifest: :mod:`descriptors.machine`."""
     RAW = "raw"
     QCOW2 = "qcow2"
+    LXD = "lxd"
+    """LXD's own: a tar archive of a container's root file system with what LXD knows of it."""
 
 
 class Resource(Value):

@@ -1,0 +1,1 @@
+"""The Vendor Module ``lxd``: system containers of an LXD server."""
