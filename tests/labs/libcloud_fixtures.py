@@ -60,6 +60,12 @@ class Answer:
     status: int
     body: str
     headers: dict[str, str]
+    known: bool = True
+    """Whether it was recorded, or the test has given it."""
+
+    def give(self, status: int, body: str = "") -> None:
+        """Say this instead of what was recorded."""
+        self.status, self.body, self.known = status, body, True
 
 
 class Recording(HTTPAdapter):
@@ -93,9 +99,9 @@ class Recording(HTTPAdapter):
         except (AttributeError, TypeError, OSError) as error:  # no such method, no such file, or no answer from it
             unknown = f"{request.method} {request.path_url}: {error}"
             status, told, headers = 404, "", {}
-        answer = Answer(int(status), told or "", dict(headers))
+        answer = Answer(int(status), told or "", dict(headers), not unknown)
         self.edit(asked, answer)
-        if unknown and not answer.body:
+        if not answer.known:
             self.unknown.append(unknown)
         given = BytesIO(answer.body.encode())
         raw = HTTPResponse(given, headers=answer.headers, status=answer.status, preload_content=False)

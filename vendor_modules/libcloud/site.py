@@ -1,4 +1,5 @@
-"""Clouds that anybody can run: where one is, and what it charges, is in the vendor's settings."""
+"""Clouds whose prices libcloud does not know, and those that anybody can run: what they charge and where they are is in
+the vendor's settings."""
 
 from __future__ import annotations
 
@@ -16,13 +17,30 @@ from vendor_modules.resources import Size
 Url = Annotated[str, StringConstraints(pattern=r"^https?://[^/\s?#@]+(/[^\s?#]*)?$")]
 
 
-class SiteSettings(LibcloudSettings):
+class PricedSettings(LibcloudSettings):
+    """The settings of a provider whose prices nobody tells."""
+
+    prices_per_hour: dict[Identifier, Money] = Field(default_factory=dict)
+    """The price of an hour by the machine size's name. Sizes without one are not offered."""
+
+
+class LibcloudPriced(LibcloudModule):
+    """A module whose settings are :class:`PricedSettings`."""
+
+    prices: ClassVar[PriceSource] = PriceSource.SETTINGS
+    Settings: ClassVar[type[ModuleSettings]] = PricedSettings
+
+    def _size(self, size: Any) -> Size:
+        assert isinstance(self.settings, PricedSettings)  # noqa: S101 - the registry makes them from Settings
+        told = super()._size(size)
+        return told.model_copy(update={"price_per_hour": self.settings.prices_per_hour.get(told.name)})
+
+
+class SiteSettings(PricedSettings):
     """Where a cloud's API is, and its prices."""
 
     url: Url
     """Where the API is, as ``https://cloud.example:8443``."""
-    prices_per_hour: dict[Identifier, Money] = Field(default_factory=dict)
-    """The price of an hour by the machine size's name. Sizes without one are not offered."""
 
     def server(self) -> dict[str, Any]:
         """The driver's arguments ``host``, ``port`` and ``secure``."""
@@ -31,10 +49,9 @@ class SiteSettings(LibcloudSettings):
         return {"host": parts.hostname, "port": parts.port or (443 if secure else 80), "secure": secure}
 
 
-class LibcloudSite(LibcloudModule):
+class LibcloudSite(LibcloudPriced):
     """A module whose settings are :class:`SiteSettings`."""
 
-    prices: ClassVar[PriceSource] = PriceSource.SETTINGS
     Settings: ClassVar[type[ModuleSettings]] = SiteSettings
 
     @property
@@ -44,10 +61,6 @@ class LibcloudSite(LibcloudModule):
 
     def _driver_options(self) -> dict[str, Any]:
         return self._site.server()
-
-    def _size(self, size: Any) -> Size:
-        told = super()._size(size)
-        return told.model_copy(update={"price_per_hour": self._site.prices_per_hour.get(told.name)})
 
 
 class OfferedSize(BaseModel):

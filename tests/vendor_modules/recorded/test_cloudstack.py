@@ -311,7 +311,7 @@ async def test_bundling_a_machine(cloud: Recording) -> None:
 
         def edit(request: Request, answer: Answer) -> None:
             if request.query["command"] == "deleteTemplate":  # as the API's reference says; it was never recorded
-                answer.status, answer.body = 200, json.dumps({"deletetemplateresponse": {"jobid": 1300002}})
+                answer.give(200, json.dumps({"deletetemplateresponse": {"jobid": 1300002}}))
             inner(request, answer)
 
         cloud.edit = edit
