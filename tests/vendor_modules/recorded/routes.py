@@ -35,7 +35,7 @@ class Routes:
 
     def on(self, method: str, path: str, handler: Handler) -> None:
         """Let ``handler`` answer requests to paths that match ``path``, a regular expression: it is given the groups,
-        and the JSON that was sent, and returns a status and what is said in JSON (None for nothing)."""
+        and the JSON (or text) that was sent, and returns a status and what is said in JSON (None for nothing)."""
         self._routes.append((method, re.compile(path), handler))
 
     def recorded(self, file: str) -> Any:
@@ -49,7 +49,7 @@ class Routes:
             for wanted, pattern, handler in self._routes:
                 if wanted == method and (match := pattern.fullmatch(url.split("?")[0])):
                     try:
-                        status, told = handler(*match.groups(), json.loads(body) if body else None)
+                        status, told = handler(*match.groups(), _read(body))
                     except Refused as refusal:
                         status, told = refusal.args
                     return status, "" if told is None else json.dumps(told), {}, ""
@@ -58,6 +58,11 @@ class Routes:
     def refuse(self, headers: Any) -> tuple[int, Any] | None:
         """The answer to a request that is not let in."""
         return None
+
+
+def _read(body: Any) -> Any:
+    """What was sent: None, JSON, or text."""
+    return json.loads(body) if body and body[0] in "{[" else body or None
 
 
 class Refused(Exception):
