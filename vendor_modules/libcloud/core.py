@@ -17,7 +17,7 @@ from descriptors.deployment import Kind
 from vendor_modules.blocking import Pool
 from vendor_modules.capabilities import FirstBoot, ObjectStorage, Volumes
 from vendor_modules.catalog import Price
-from vendor_modules.errors import InvalidRequest, NotFound, Unauthorized, VendorError
+from vendor_modules.errors import Conflict, InvalidRequest, NotFound, Unauthorized, VendorError
 from vendor_modules.labels import KEY, NAME, key_in, name_for
 from vendor_modules.libcloud.errors import translate
 from vendor_modules.libcloud.transport import Drivers
@@ -243,9 +243,12 @@ class LibcloudModule(VendorModule):
 
     async def _create_machine(self, spec: MachineSpec, key: Key) -> Machine:
         def create(driver: Driver) -> Machine:
-            node = self._made(self._present(driver), key)
-            if node is None:
-                node = self._create_node(driver, spec, key)
+            node = self._once(
+                lambda: self._present(driver),
+                lambda: self._create_node(driver, spec, key),
+                lambda node: self._destroy_node(driver, node),
+                key,
+            )
             return self._machine(node, key, ())
 
         return await self._run(create, key=f"machine {key}")
@@ -352,9 +355,26 @@ class LibcloudModule(VendorModule):
         records = await self.services.persistence.resources(self.vendor)
         return [record.key for record in records if record.kind == kind]
 
-    def _made(self, resources: Iterable[Any], key: Key) -> Any | None:
-        """The one among the provider's resources that was created with the key."""
-        return next((resource for resource in resources if self._key_of(resource, (key,)) == key), None)
+    def _once(
+        self, found: Callable[[], Iterable[Any]], create: Callable[[], Any], destroy: Callable[[Any], object], key: Key
+    ) -> Any:
+        """The resource with the key: the one that is found, else the one that ``create`` makes. What there is too many
+        of, because a request went astray and was delivered after all, is destroyed."""
+
+        def made() -> list[Any]:
+            return [resource for resource in found() if self._key_of(resource, (key,)) == key]
+
+        resources = made()
+        if not resources:
+            try:
+                return create()
+            except Exception as error:
+                resources = made() if isinstance(self._translate(error), Conflict) else []
+                if not resources:  # the name is not taken by an earlier delivery of the same request
+                    raise
+        for resource in resources[1:]:
+            destroy(resource)
+        return resources[0]
 
 
 class _Login:

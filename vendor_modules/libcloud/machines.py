@@ -75,13 +75,16 @@ class LibcloudKeyPairs(LibcloudModule, KeyPairs):
 
     async def _create_key_pair(self, name: str, public_key: str, key: Key) -> KeyPair:
         def create(driver: Driver) -> KeyPair:
-            if self._made(self._key_pairs(driver), key) is None:
+            def make() -> Any:
                 chosen = self._provider_name("key-pair", key, name)
                 driver.import_key_pair_from_string(chosen, public_key, **self._tags_for("key-pair", key, name))
-            made = self._made(self._key_pairs(driver), key)
-            if made is None:
-                raise Unavailable("the key pair that was created is not listed yet")
-            return self._key_pair(made, (key,))
+                made = [pair for pair in self._key_pairs(driver) if self._key_of(pair, (key,)) == key]
+                if not made:
+                    raise Unavailable("the key pair that was created is not listed yet")
+                return made[0]  # what the driver returns does not have all
+
+            pair = self._once(lambda: self._key_pairs(driver), make, driver.delete_key_pair, key)
+            return self._key_pair(pair, (key,))
 
         return await self._run(create, key=f"key-pair {key}")
 
@@ -174,17 +177,18 @@ class LibcloudMachineBundle(LibcloudImages, MachineBundle):
     """Images of machines by ``create_image``."""
 
     async def _bundle_machine(self, machine_id: str, name: str, key: Key) -> Image:
+        def make(driver: Driver) -> Any:
+            node = self._node(driver, machine_id)
+            if self._status_of(node) is None:
+                raise NotFound(f"there is no machine {machine_id!r}")
+            if self._status_of(node) is not Status.STOPPED:
+                raise Conflict(f"machine {machine_id} is not stopped")
+            chosen = self._provider_name("image", key, name)
+            return driver.create_image(node, chosen, **self._tags_for("image", key, name))
+
         def bundle(driver: Driver) -> Image:
-            made = self._made(self._node_images(driver), key)
-            if made is None:
-                node = self._node(driver, machine_id)
-                if self._status_of(node) is None:
-                    raise NotFound(f"there is no machine {machine_id!r}")
-                if self._status_of(node) is not Status.STOPPED:
-                    raise Conflict(f"machine {machine_id} is not stopped")
-                chosen = self._provider_name("image", key, name)
-                made = driver.create_image(node, chosen, **self._tags_for("image", key, name))
-            return self._image(made, (key,))
+            image = self._once(lambda: self._node_images(driver), lambda: make(driver), driver.delete_image, key)
+            return self._image(image, (key,))
 
         return await self._run(bundle, key=f"image {key}")
 

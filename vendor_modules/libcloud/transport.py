@@ -65,6 +65,14 @@ class DirectConnection(LibcloudConnection):
             self.set_http_proxy(drivers.proxy)  # type: ignore[no-untyped-call]
         drivers.sessions.append(session)
 
+    def request(self, *arguments: Any, **options: Any) -> None:
+        """See libcloud. Text that does not say how it is encoded is UTF-8: requests would read XML as Latin-1, and
+        ponder long over the rest."""
+        super().request(*arguments, **options)  # type: ignore[no-untyped-call]
+        answer: Any = self.response
+        if "charset" not in answer.headers.get("content-type", ""):
+            answer.encoding = "utf-8"
+
 
 class _Limited(HTTPAdapter):
     """Gives a time limit to requests that come without one, as libcloud's uploads do."""

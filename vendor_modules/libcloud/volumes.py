@@ -9,7 +9,7 @@ from libcloud.compute.types import StorageVolumeState, VolumeSnapshotState
 
 from vendor_modules.abilities import Ability, Requirement
 from vendor_modules.capabilities import Attachments, Snapshots
-from vendor_modules.errors import Conflict, NotFound
+from vendor_modules.errors import Conflict, InvalidRequest, NotFound
 from vendor_modules.libcloud.core import Driver, LibcloudModule, one
 from vendor_modules.resources import Key, Machine, MachineSpec, Snapshot, Status, Volume, VolumeSpec
 
@@ -94,9 +94,12 @@ class LibcloudVolumes(LibcloudModule, Attachments):
 
     async def _create_volume(self, spec: VolumeSpec, key: Key) -> Volume:
         def create(driver: Driver) -> Volume:
-            volume = self._made(self._present_volumes(driver), key)
-            if volume is None:
-                volume = driver.create_volume(**self._volume_arguments(driver, spec, key))
+            volume = self._once(
+                lambda: self._present_volumes(driver),
+                lambda: driver.create_volume(**self._volume_arguments(driver, spec, key)),
+                driver.destroy_volume,
+                key,
+            )
             return self._volume(volume, (key,))
 
         return await self._run(create, key=f"volume {key}")
@@ -193,7 +196,10 @@ class LibcloudSnapshots(LibcloudVolumes, Snapshots):
     def _volume_arguments(self, driver: Driver, spec: VolumeSpec, key: Key) -> dict[str, Any]:
         arguments = super()._volume_arguments(driver, spec, key)
         if spec.snapshot:
-            arguments["snapshot"] = self._snapshot_found(driver, spec.snapshot)
+            snapshot = self._snapshot_found(driver, spec.snapshot)
+            if int(snapshot.size or 0) > gib(spec.size_mib):
+                raise InvalidRequest(f"snapshot {spec.snapshot} has {snapshot.size} GiB, more than the volume")
+            arguments["snapshot"] = snapshot
         return arguments
 
     def _snapshot_found(self, driver: Driver, snapshot_id: str) -> Any:
@@ -201,11 +207,13 @@ class LibcloudSnapshots(LibcloudVolumes, Snapshots):
 
     async def _create_snapshot(self, volume_id: str, name: str, key: Key) -> Snapshot:
         def create(driver: Driver, volume: Any) -> Snapshot:
-            snapshot = self._made(self._volume_snapshots(driver), key)
-            if snapshot is None:
-                chosen = self._provider_name("snapshot", key, name)
-                tags = self._tags_for("snapshot", key, name)
-                snapshot = driver.create_volume_snapshot(volume, name=chosen, **tags)
+            chosen, tags = self._provider_name("snapshot", key, name), self._tags_for("snapshot", key, name)
+            snapshot = self._once(
+                lambda: self._volume_snapshots(driver),
+                lambda: driver.create_volume_snapshot(volume, name=chosen, **tags),
+                driver.destroy_volume_snapshot,
+                key,
+            )
             return self._snapshot(snapshot, (key,))
 
         return await self._run(self._with_volume(volume_id, create), key=f"snapshot {key}")

@@ -1,0 +1,33 @@
+"""The modules for Amazon EC2, and for what speaks like it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from vendor_modules.abilities import Ability, Requirement, Support
+from vendor_modules.ec2.network import Ec2Addresses, Ec2Networks, Ec2SecurityGroups
+from vendor_modules.module import PriceSource, Proof
+
+
+class Ec2Module(Ec2SecurityGroups, Ec2Addresses, Ec2Networks):
+    """Amazon EC2, one region of it."""
+
+    title = "Amazon EC2"
+    proof = Proof.EMULATOR
+    proven_by = "the conformance suite on moto's server, whose machines run nothing"
+    provider = "ec2"
+    priced_as = "ec2"
+    prices = PriceSource.CATALOGUE
+    visible_within = 1.0
+    abilities: ClassVar[Mapping[str, Ability]] = {
+        "create_volume": Ability(note="sizes are rounded up to whole GiB"),
+        "destroy_volume": Ability(requires=(Requirement.DETACHED,)),
+        "attach_volume": Ability(requires=(Requirement.SAME_ZONE,)),
+        "bundle_machine": Ability(requires=(Requirement.STOPPED,)),
+        "reboot_machine": Ability(Support.EMULATED, note="stop and start"),
+    }
+    known_limits = (
+        "No machine has been made at Amazon: what moto does not show is not proven, above all first boot.",
+        "Images are not uploaded or downloaded: EC2 does so by way of S3 and a role that the account must have.",
+    )
