@@ -159,7 +159,7 @@ def examined(
     services = Services(
         FixedCredentials(credentials), WatchingPersistence(), RecordingLog(), JsonSerialization(), prices or NoPrices()
     )
-    adapted = type(kind.__name__, (kind,), {"attempts": 1, **changes})
+    adapted = type(kind.__name__, (kind,), {"attempts": 1, "settle_timeout": 2.0, **changes})
     return adapted("examined", kind.Settings(**settings), services)
 
 
