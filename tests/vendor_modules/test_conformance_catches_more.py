@@ -68,7 +68,7 @@ class MuteSettings(ModuleSettings):
 class ExplainsNothing(ToyModule):
     """Nobody knows what to fill in."""
 
-    Settings = MuteSettings
+    Settings = MuteSettings  # type: ignore[assignment]  # its settings are the fault
 
 
 @caught_by("abilities-are-of-operations", "'attach_volumes' is declared, and is no operation")
@@ -254,7 +254,7 @@ class KnowsKeysNotKinds(ToyModule):
     """Takes the key of a key pair for a security group's."""
 
     async def _made(self, kind: Any, key: str) -> Any:
-        kinds = ("key-pair", "security-group") if kind == "security-group" else (kind,)
+        kinds: tuple[Any, ...] = ("key-pair", "security-group") if kind == "security-group" else (kind,)
         held = await self._cloud()
         return next((held.held[held.keys[one, key]] for one in kinds if (one, key) in held.keys), None)
 

@@ -150,6 +150,13 @@ class Bench:
         if not self.subject.machines_run:
             raise Unsupported(NOTHING_RUNS)
 
+    def need_credentials(self) -> None:
+        """Leave out the check where no credentials are needed, or none are looked at."""
+        if not type(self.module).credential_kinds:
+            raise Unsupported("needs no credentials")
+        if not self.subject.credentials_checked:
+            raise Unsupported("lets everybody in, as an emulator")
+
     def need_raw_uploads(self) -> None:
         """Leave out the check where RAW images cannot be uploaded."""
         if self.upload_format() is not DiskFormat.RAW:

@@ -21,6 +21,11 @@ class Check:
     needs: tuple[type[VendorModule], ...]
     function: Function
     wire: bool = False
+    family: tuple[str, str] | None = None
+    """Of one that is there for every kind of resource, or for every operation: name and contract of all of them."""
+
+    topic: str = ""
+    """The module of this package that the check is in."""
 
     def __str__(self) -> str:
         return self.name
@@ -34,19 +39,26 @@ CHECKS: list[Check] = []
 """All checks, in the order in which they run: the simple first."""
 
 
+def words(function: Callable[..., object]) -> str:
+    """The function's docstring in one line."""
+    return " ".join((function.__doc__ or "").split())
+
+
 def speaks_http(module: type[VendorModule]) -> bool:
     """Whether the module's settings have a proxy."""
     return issubclass(module.Settings, HttpSettings)
 
 
-def check(*needs: type[VendorModule], wire: bool = False) -> Callable[[Function], Function]:
+def check(
+    *needs: type[VendorModule], wire: bool = False, family: tuple[str, str] | None = None
+) -> Callable[[Function], Function]:
     """Register a function as a check of the core, or of modules that have all the capabilities given. Its name is the
     check's, with hyphens; its docstring is the contract."""
 
     def register(function: Function) -> Function:
-        contract = " ".join((function.__doc__ or "").split())
+        contract = words(function)
         name = function.__name__.replace("_", "-")
-        CHECKS.append(Check(name, contract, needs or (VendorModule,), function, wire))
+        CHECKS.append(Check(name, contract, needs or (VendorModule,), function, wire, family, function.__module__))
         return function
 
     return register

@@ -54,6 +54,8 @@ class Subject:
     """All waits of the suite are multiplied by it: more than 1 for a slow cloud."""
     machines_run: bool = True
     """False for an emulator whose machines run nothing: what would have to run in them is then not looked for."""
+    credentials_checked: bool = True
+    """False for an emulator that lets everybody in."""
     wire: bool = True
     """False where no requests leave, because the provider is a recording: faults cannot be put in between then."""
     unknown_id: str = "there-is-none"

@@ -10,7 +10,7 @@ from descriptors.deployment import Kind
 from vendor_modules.abilities import Support
 from vendor_modules.capabilities import CAPABILITIES, OPERATIONS, abilities, capabilities
 from vendor_modules.conformance.bench import Bench, CheckFailed, expect, stream
-from vendor_modules.conformance.registry import check
+from vendor_modules.conformance.registry import check, words
 from vendor_modules.conformance.ways import WAYS, Of
 from vendor_modules.errors import Unsupported, VendorError
 from vendor_modules.module import ModuleSettings, Proof
@@ -140,6 +140,7 @@ for _kind, _ways in WAYS.items():
 
 
 def _each_operation(function: Callable[[Bench, str], Awaitable[None]]) -> None:
+    family = (f"operation-OPERATION-{function.__name__.replace('_', '-')}", words(function))
     for capability, operations in OPERATIONS.items():
         for operation in operations:
             if operation not in CALLS:
@@ -149,8 +150,9 @@ def _each_operation(function: Callable[[Bench, str], Awaitable[None]]) -> None:
                 await function(bench, operation)
 
             one.__name__ = f"operation_{operation}_{function.__name__}"
+            one.__module__ = function.__module__
             one.__doc__ = (function.__doc__ or "").replace("OPERATION", operation.replace("_", " "))
-            check(CAPABILITIES[capability])(one)
+            check(CAPABILITIES[capability], family=family)(one)
 
 
 async def is_as_declared(bench: Bench, operation: str) -> None:

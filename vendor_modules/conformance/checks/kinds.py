@@ -9,7 +9,7 @@ from descriptors.deployment import Kind
 from vendor_modules.capabilities import RELEASE_ORDER, release
 from vendor_modules.conformance.bench import Bench, expect, refused
 from vendor_modules.conformance.lender import Specimen, all_at_once
-from vendor_modules.conformance.registry import check
+from vendor_modules.conformance.registry import check, words
 from vendor_modules.conformance.ways import WAYS, Of
 from vendor_modules.errors import NotFound
 from vendor_modules.module import VendorModule
@@ -29,14 +29,16 @@ def each_kind(
     given: ``is_listed`` becomes ``machine-is-listed`` and so on."""
 
     def register(function: OnKind) -> OnKind:
+        family = (f"KIND-{function.__name__.replace('_', '-')}", words(function))
         for kind in kinds:
 
             async def one(bench: Bench, kind: Kind = kind) -> None:
                 await function(Of(kind, bench))
 
             one.__name__ = f"{kind}_{function.__name__}"
+            one.__module__ = function.__module__
             one.__doc__ = (function.__doc__ or "").replace("KIND", kind.replace("-", " "))
-            check(WAYS[kind].needs, *needs, wire=wire)(one)
+            check(WAYS[kind].needs, *needs, wire=wire, family=family)(one)
         return function
 
     return register
