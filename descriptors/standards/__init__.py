@@ -1,0 +1,1 @@
+"""Published standards' own forms, read and written: pure, without any input or output."""
