@@ -22,6 +22,7 @@ import libcloud.common.types as common
 import libcloud.storage.types as storage
 import requests.exceptions as web
 import urllib3.exceptions as wire
+from libcloud.common.base import BaseDriver, Response
 from libcloud.common.exceptions import BaseHTTPError
 from libcloud.compute.types import KeyPairDoesNotExistError
 from libcloud.loadbalancer.types import LibcloudLBImmutableError
@@ -99,12 +100,14 @@ def translate(error: BaseException) -> VendorError | None:
     if isinstance(error, BaseHTTPError):
         failed = by_status(_number(error.code), told, error.headers)
         return Throttled(told, retry_after=_seconds(error.retry_after)) if hasattr(error, "retry_after") else failed
+    if refused := _refused(error, told):
+        return refused
     for kinds, ours in _BY_CLASS:
         if isinstance(error, kinds):
             return _slow(error) or ours(told)
     if isinstance(error, common.ProviderError):
         return by_status(_number(error.http_code), told)
-    if type(error).__module__.startswith("libcloud.") or type(error) is Exception:
+    if type(error).__module__.startswith(("libcloud.", "requests.", "urllib3.")) or type(error) is Exception:
         return InvalidRequest(told)
     if isinstance(error, OSError):
         return Unavailable(told)
@@ -113,12 +116,27 @@ def translate(error: BaseException) -> VendorError | None:
     return None
 
 
+def _refused(error: BaseException, told: str) -> VendorError | None:
+    """What a refusal stands for whose words the driver failed to read, such as a proxy's page: its status says it."""
+    if not isinstance(error, common.MalformedResponseError | LookupError | TypeError | AttributeError | ValueError):
+        return None
+    for frame, _ in walk_tb(error.__traceback__):
+        response = frame.f_locals.get("self")
+        if isinstance(response, Response) and _number(response.status) >= 400:
+            return by_status(_number(response.status), told, {k.lower(): v for k, v in response.headers.items()})
+    return None
+
+
 def words(error: BaseException) -> str:
     """What the error says: on one line, of a sensible length, without the URL that was asked (it may hold a key)."""
     told = getattr(error, "value", None) or getattr(error, "message", None) or error
+    try:
+        said = str(told)
+    except Exception:  # noqa: BLE001 - some of libcloud's cannot say what they are
+        said = ""
     if isinstance(error, web.RequestException | wire.HTTPError):
-        told = re.sub(r"(with url: |url=)\S+", r"\1…", str(told))
-    line = " ".join(re.sub(r"<[^>]{0,200}>", " ", str(told)).split()) or type(error).__name__
+        said = re.sub(r"(with url: |url=)\S+", r"\1…", said)
+    line = " ".join(re.sub(r"<[^>]{0,200}>", " ", said).split()) or type(error).__name__
     return line if len(line) <= _LONGEST else line[:_LONGEST] + " …"
 
 
@@ -132,7 +150,11 @@ def _slow(error: BaseException) -> VendorError | None:
 
 
 def _in_libcloud(error: Exception) -> bool:
-    return any(frame.f_code.co_filename.startswith(_LIBCLOUD) for frame, _ in walk_tb(error.__traceback__))
+    """Whether the error comes from libcloud's code, or from a driver of ours that is made from it."""
+    return any(
+        frame.f_code.co_filename.startswith(_LIBCLOUD) or isinstance(frame.f_locals.get("self"), BaseDriver)
+        for frame, _ in walk_tb(error.__traceback__)
+    )
 
 
 def _number(status: object) -> int:
