@@ -94,12 +94,13 @@ class Recording(HTTPAdapter):
         unknown = ""
         try:
             status, told, headers, _reason = self.mock._get_request(
-                request.method, request.path_url, text, request.headers
+                request.method, request.path_url, text, request.headers.copy()
             )
         except (AttributeError, TypeError, OSError) as error:  # no such method, no such file, or no answer from it
             unknown = f"{request.method} {request.path_url}: {error}"
             status, told, headers = 404, "", {}
-        answer = Answer(int(status), told or "", dict(headers), not unknown)
+        said = {name: value for name, value in headers.items() if not name.lower().startswith("content-")}
+        answer = Answer(int(status), told or "", said, not unknown)  # some mocks answer with the request's headers
         self.edit(asked, answer)
         if not answer.known:
             self.unknown.append(unknown)
