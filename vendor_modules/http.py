@@ -23,6 +23,8 @@ import httpx
 from lxml import etree
 from pydantic import AnyHttpUrl, ValidationError
 
+from descriptors.deployment import Kind
+from vendor_modules.capabilities import destroy
 from vendor_modules.errors import (
     Conflict,
     Forbidden,
@@ -168,6 +170,17 @@ class HttpModule(VendorModule):
         if self._creations.get(key) is task:
             del self._creations[key]
 
+    async def _sole(self, kind: Kind, resources: Iterable[R], key: Key) -> R | None:
+        """The one resource that was made with the key; None if there is none. Where something in between delivered the
+        order twice there are several: the others are destroyed."""
+        found = sorted((resource for resource in resources if resource.key == key), key=lambda resource: resource.id)
+        if len(found) > 1:
+            record = await self.services.persistence.resource(self.vendor, kind, key)
+            found.sort(key=lambda resource: record is None or resource.id != record.id)
+            for other in found[1:]:
+                await destroy(self, kind, other.id)
+        return found[0] if found else None
+
     async def _known_keys(self) -> list[Key]:
         """All keys of this vendor that persistence remembers, for :func:`~vendor_modules.labels.key_in`."""
         return [record.key for record in await self.services.persistence.resources(self.vendor)]
@@ -266,8 +279,3 @@ def xml_of(content: bytes, root: str | None = None) -> etree._Element:
     if root is not None and tree.tag != root:
         raise ProtocolError(f"the answer is no {root}")
     return tree
-
-
-def with_key(resources: Iterable[R], key: Key) -> R | None:
-    """The resource that was made with the key."""
-    return next((resource for resource in resources if resource.key == key), None)

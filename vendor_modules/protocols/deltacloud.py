@@ -29,7 +29,7 @@ from vendor_modules.errors import (
     ResourceFailed,
     Unsupported,
 )
-from vendor_modules.http import EndpointSettings, HttpModule, segment, understood, with_key, xml_of
+from vendor_modules.http import EndpointSettings, HttpModule, segment, understood, xml_of
 from vendor_modules.labels import key_in, name_for
 from vendor_modules.module import ModuleSettings, PriceSource, Proof
 from vendor_modules.protocols.notes import note, noted
@@ -138,7 +138,7 @@ class DeltacloudModule(Power, FirstBoot, Attachments, MachineBundle, SecurityGro
         return await self._once(f"machine/{key}", lambda: self._made_machine(spec, key))
 
     async def _made_machine(self, spec: MachineSpec, key: Key) -> Machine:
-        machine = with_key(await self._instances(key), key)
+        machine = await self._sole("machine", await self._instances(key), key)
         if machine is None:
             order = await self._order_of(spec, key)
             answer = await self._post("/instances", order, "instance")
@@ -243,7 +243,7 @@ class DeltacloudModule(Power, FirstBoot, Attachments, MachineBundle, SecurityGro
     async def _made_volume(self, spec: VolumeSpec, key: Key) -> Volume:
         if spec.image or spec.snapshot:
             raise Unsupported("volumes are made empty only")
-        if made := with_key(await self._volumes(key), key):
+        if made := await self._sole("volume", await self._volumes(key), key):
             return made
         order = {"capacity": str(ceil(spec.size_mib / GIB))}
         order["name"] = await self._named("storage_volumes", "volume_name", key, spec.name)
@@ -288,7 +288,7 @@ class DeltacloudModule(Power, FirstBoot, Attachments, MachineBundle, SecurityGro
         return await self._once(f"image/{key}", lambda: self._bundled_machine(machine_id, name, key))
 
     async def _bundled_machine(self, machine_id: str, name: str, key: Key) -> Image:
-        if made := with_key(await self._images(key), key):
+        if made := await self._sole("image", await self._images(key), key):
             return made
         await self._instance(machine_id)
         order = {"instance_id": machine_id, "name": await self._named("images", "image_name", key, name)}
@@ -329,7 +329,7 @@ class DeltacloudModule(Power, FirstBoot, Attachments, MachineBundle, SecurityGro
 
     async def _made_group(self, name: str, rules: tuple[Rule, ...], key: Key) -> SecurityGroup:
         sources = {rule: str(source_of(rule)) for rule in rules}
-        group = with_key(await self._groups(key), key)
+        group = await self._sole("security-group", await self._groups(key), key)
         if group is None:
             order = {"name": await self._named("firewalls", None, key, name), "description": "made by Cloud Agency"}
             element = await self._post("/firewalls", order, "firewall")

@@ -45,7 +45,7 @@ from vendor_modules.errors import (
     Unsupported,
     VendorError,
 )
-from vendor_modules.http import EndpointSettings, HttpModule, json_of, segment, understood, with_key
+from vendor_modules.http import EndpointSettings, HttpModule, json_of, segment, understood
 from vendor_modules.labels import KEY, NAME, name_for
 from vendor_modules.module import ModuleSettings, PriceSource, Proof
 from vendor_modules.protocols.notes import note, noted
@@ -181,7 +181,7 @@ class SmartosModule(Power, FirstBoot, MachineBundle, SecurityGroups, Networks, Q
         return await self._once(f"machine/{key}", lambda: self._made_machine(spec, key))
 
     async def _made_machine(self, spec: MachineSpec, key: Key) -> Machine:
-        if made := with_key(await self._machines({f"tag.{KEY}": key}), key):
+        if made := await self._sole("machine", await self._machines({f"tag.{KEY}": key}), key):
             if made.status is Status.STOPPED:
                 await self._start_machine(made.id)
             return made
@@ -200,7 +200,12 @@ class SmartosModule(Power, FirstBoot, MachineBundle, SecurityGroups, Networks, Q
             order["networks"] += [self._about.external_network] if self._about.external_network else []
         if spec.user_data is not None:
             order["metadata.cloud-init:user-data"] = script(spec.user_data).decode()
-        return await self._machine(await self._post("/machines", order))
+        try:
+            return await self._machine(await self._post("/machines", order))
+        except InvalidRequest:  # names are unique: an order that was delivered twice is refused the second time
+            if made := await self._sole("machine", await self._machines({f"tag.{KEY}": key}), key):
+                return made
+            raise
 
     async def _network_to_join(self, network_id: str) -> str:
         network = await self._describe_network(network_id)
@@ -283,7 +288,7 @@ class SmartosModule(Power, FirstBoot, MachineBundle, SecurityGroups, Networks, Q
         return await self._once(f"image/{key}", lambda: self._bundled_machine(machine_id, name, key))
 
     async def _bundled_machine(self, machine_id: str, name: str, key: Key) -> Image:
-        if made := with_key(await self._list_images(), key):
+        if made := await self._sole("image", await self._list_images(), key):
             return made
         if (machine := await self._describe_machine(machine_id)).status is not Status.STOPPED:
             raise Conflict(f"machine {machine_id} is {machine.status}: only stopped ones can be made an image of")
