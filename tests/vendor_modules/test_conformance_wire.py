@@ -60,6 +60,10 @@ class Server:
             return 401, {}
         held = self.held.get(kind, {})
         if method == "POST":
+            pair = order.pop("key_pair", None)
+            sold = (order.get("image", "base"), order.get("size", "one")) == ("base", "one")
+            if not (sold and "nonsense" not in order.get("public_key", "") and (not pair or pair in self.held["keys"])):
+                return 400, {}
             number = f"{kind}-{next(self._numbers):05}"
             held[number] = {"id": number, **order}
             return 201, held[number]
@@ -167,7 +171,9 @@ class Wired(KeyPairs):
         return Catalogue(region="wire", jurisdiction="EU", currency="EUR", sizes=(size,))
 
     async def _create_machine(self, spec: MachineSpec, key: str) -> Machine:
-        return await self._made("/machines", Machine, key, spec.model_dump(include={"name", "size", "image"}))
+        return await self._made(
+            "/machines", Machine, key, spec.model_dump(include={"name", "size", "image", "key_pair"})
+        )
 
     async def _describe_machine(self, machine_id: str) -> Machine:
         return await self._one(f"/machines/{machine_id}", Machine)

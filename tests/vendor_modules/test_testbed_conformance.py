@@ -12,9 +12,9 @@ from vendor_modules.testbed.module import TestbedModule, TestbedSettings
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def subject(tmp_path_factory):
-    async with start_cloud(tmp_path_factory.mktemp("cloud")) as cloud:
+    async with start_cloud(tmp_path_factory.mktemp("cloud"), page_size=20) as cloud:
         login = PasswordCredentials(username=USERNAME, password=PASSWORD)
-        yield conformance.Subject(TestbedModule, TestbedSettings(url=cloud.url), login)
+        yield conformance.Subject(TestbedModule, TestbedSettings(url=cloud.url), login, page_size=20)
 
 
 @pytest.mark.integration

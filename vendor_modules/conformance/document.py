@@ -26,8 +26,9 @@ it: whatever it creates there, it removes, and the last check compares. Run it w
   module that does less, or more, fails.
 - **Few machines.** On real clouds they take their time. A whole run makes about thirteen, and two more for faults on
   the wire, because checks borrow them from a *lender* and leave them as they found them.
-- **Slow clouds** get more time by `Subject(patience=…)`. Other fields of `Subject` tell the suite how ids look, how long
-  a page is, which volumes are sold, and what an emulator leaves out (`machines_run`, `credentials_checked`, `wire`).
+- **Slow clouds** get more time by `Subject(patience=…)`. Other fields of `Subject` tell the suite how ids look, how
+  long a page is, which volumes are sold, and what an emulator leaves out (`machines_run`, `credentials_checked`,
+  `wire`).
 - **Faults on the wire** (marked *wire*): for modules whose settings are `HttpSettings`, a proxy
   ([`faults.py`](../vendor_modules/conformance/faults.py)) is put between the module and its provider. It loses answers,
   breaks connections, throttles, stalls, answers junk, delivers twice, and says that it deleted what it did not.
