@@ -14,7 +14,7 @@ from vendor_modules.blocking import Pool
 from vendor_modules.errors import ProtocolError, TimedOut, Unauthorized, VendorError
 from vendor_modules.module import ModuleSettings, PriceSource, VendorModule
 from vendor_modules.openstack.client import CHUNK, Client, Dialect, Plugin, plugin_for
-from vendor_modules.openstack.errors import translate
+from vendor_modules.openstack.errors import Refused, translate
 from vendor_modules.openstack.settings import OpenStackSettings
 from vendor_modules.services import Services
 from vendor_modules.services.credentials import Credentials
@@ -45,10 +45,22 @@ class Cloud(VendorModule):
     async def _close(self) -> None:
         await self._pool.close()
 
-    async def _run(self, call: Callable[[Client], T], *, key: str | None = None) -> T:
-        """The result of a call, made in the pool; calls with one key follow one another."""
+    async def _run(self, call: Callable[[Client], T], *, key: str | None = None, repeatable: bool = True) -> T:
+        """The result of a call, made in the pool; calls with one key follow one another. A call that is refused because
+        its token has expired is made once more, with a new login, unless it is not ``repeatable``."""
         plugin = await self._identity()
+        try:
+            return await self._run_as(plugin, call, key)
+        except Exception as error:
+            if not isinstance(translate(error), Unauthorized):
+                raise
+            if self._plugin is plugin:
+                self._plugin = None  # the credentials are asked for anew, for they may have been changed
+            if not (repeatable and isinstance(error, Refused)):
+                raise
+        return await self._run_as(await self._identity(), call, key)
 
+    async def _run_as(self, plugin: Plugin, call: Callable[[Client], T], key: str | None) -> T:
         def logged_in(client: Client) -> T:
             client.log_in(plugin)
             try:
@@ -58,12 +70,7 @@ class Cloud(VendorModule):
             except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
                 raise ProtocolError(f"the answer makes no sense: {type(error).__name__}") from error
 
-        try:
-            return await self._pool.run(logged_in, key=key)
-        except Exception as error:
-            if isinstance(translate(error), Unauthorized) and self._plugin is plugin:
-                self._plugin = None  # the credentials are asked for anew, for they may have been changed
-            raise
+        return await self._pool.run(logged_in, key=key)
 
     async def _identity(self) -> Plugin:
         async with self._login:
@@ -103,7 +110,7 @@ class Cloud(VendorModule):
                 yield chunk
 
         try:
-            return await self._run(lambda client: send(client, chunks()))
+            return await self._run(lambda client: send(client, chunks()), repeatable=False)
         except Exception:
             if problem:  # what went wrong was the content, however the library words that
                 raise problem[0] from None

@@ -14,7 +14,8 @@ from vendor_modules.openstack import names
 from vendor_modules.openstack.client import COMPUTE, IMAGE, NETWORK, STORAGE, Client, Json
 from vendor_modules.openstack.cloud import Cloud
 from vendor_modules.openstack.errors import Refused
-from vendor_modules.openstack.images import MACHINE, image_of, image_with
+from vendor_modules.openstack.images import MACHINE, image_of, image_once
+from vendor_modules.openstack.once import once
 from vendor_modules.openstack.storage import DEVICE
 from vendor_modules.resources import Attachment, Image, Key, KeyPair, Machine, MachineSpec, Status
 from vendor_modules.userdata import HOME, PORT, script
@@ -55,16 +56,22 @@ class Compute(Cloud, Power, FirstBoot, Consoles, MachineBundle, KeyPairs):
         return await self._run(lambda client: self._made(client, spec, key, given), key=f"machine {key}")
 
     def _made(self, client: Client, spec: MachineSpec, key: Key, user_data: bytes | None) -> Machine:
-        there = next((server for server in _servers(client) if server["metadata"].get(labels.KEY) == key), None)
-        if there is None:
+        def make() -> Json:
             order = self._order(client, spec, key)
             if user_data is not None:
                 order["user_data"] = b64encode(_with_devices(user_data, spec.volumes)).decode()
             for attachment in spec.volumes:
                 remember_device(client, attachment.volume, attachment.device)
-            there = client.ask(COMPUTE, "POST", "/servers", {"server": order})["server"]
-            there = client.get(COMPUTE, f"/servers/{there['id']}")["server"]
-        return self._machine(client, there)
+            made = client.ask(COMPUTE, "POST", "/servers", {"server": order})["server"]
+            return dict(client.get(COMPUTE, f"/servers/{made['id']}")["server"])
+
+        def find() -> list[Json]:
+            return [server for server in _servers(client) if server["metadata"].get(labels.KEY) == key]
+
+        def remove(server: Json) -> None:
+            client.call(COMPUTE, "DELETE", f"/servers/{server['id']}")
+
+        return self._machine(client, once(find, make, remove))
 
     def _order(self, client: Client, spec: MachineSpec, key: Key) -> Json:
         sizes = {size_of(flavour): flavour["id"] for flavour in client.all(COMPUTE, "/flavors/detail", "flavors")}
@@ -167,8 +174,9 @@ class Compute(Cloud, Power, FirstBoot, Consoles, MachineBundle, KeyPairs):
 
     async def _bundle_machine(self, machine_id: str, name: str, key: Key) -> Image:
         def bundle(client: Client) -> Image:
-            if (there := image_with(client, key)) is not None:
-                return image_of(there, client.project)
+            return image_of(image_once(client, key, lambda: make(client)), client.project)
+
+        def make(client: Client) -> Json:
             server = server_of(client, machine_id)
             if _STATUS.get(server["status"]) is not Status.STOPPED:
                 raise Conflict(f"the machine is {server['status']}, and must be stopped")
@@ -180,7 +188,7 @@ class Compute(Cloud, Power, FirstBoot, Consoles, MachineBundle, KeyPairs):
             answer = client.call(COMPUTE, "POST", path, json=order)
             # before microversion 2.45 only a header tells where the image is
             image_id = answer.json()["image_id"] if answer.content else answer.headers["location"].rpartition("/")[2]
-            return image_of(client.get(IMAGE, f"/images/{image_id}"), client.project)
+            return client.get(IMAGE, f"/images/{image_id}")
 
         return await self._run(bundle, key=f"image {key}")
 
@@ -189,14 +197,20 @@ class Compute(Cloud, Power, FirstBoot, Consoles, MachineBundle, KeyPairs):
     async def _create_key_pair(self, name: str, public_key: str, key: Key) -> KeyPair:
         def create(client: Client) -> KeyPair:
             called = labels.name_for(key, name, longest=255)
-            try:
-                found = client.get(COMPUTE, f"/os-keypairs/{called}")
-            except Refused as refused:
-                if refused.status != 404:
-                    raise
+
+            def find() -> list[Json]:
+                try:
+                    return [client.get(COMPUTE, f"/os-keypairs/{called}")["keypair"]]
+                except Refused as refused:
+                    if refused.status != 404:
+                        raise
+                    return []
+
+            def make() -> Json:
                 order = {"name": called, "public_key": _labelled(public_key, key, name)}
-                found = client.ask(COMPUTE, "POST", "/os-keypairs", {"keypair": order})
-            return _key_pair(found["keypair"])
+                return dict(client.ask(COMPUTE, "POST", "/os-keypairs", {"keypair": order})["keypair"])
+
+            return _key_pair(once(find, make, lambda _: None))  # names are unique
 
         return await self._run(create, key=f"key-pair {key}")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from weakref import WeakValueDictionary
 
 from vendor_modules import capabilities, labels
@@ -14,6 +14,7 @@ from vendor_modules.module import Content, ModuleSettings
 from vendor_modules.openstack import names
 from vendor_modules.openstack.client import IMAGE, Client, Json
 from vendor_modules.openstack.cloud import Cloud
+from vendor_modules.openstack.once import once
 from vendor_modules.resources import DiskFormat, Image, ImageSpec, Key, Status
 from vendor_modules.services import Services
 from vendor_modules.transfers import verified
@@ -105,24 +106,30 @@ def _key_of(found: Json) -> str:
     return str(found.get(labels.KEY, ""))
 
 
-def image_with(client: Client, key: Key) -> Json | None:
-    """The image with that key."""
-    found = client.all(IMAGE, "/images", "images", {"owner": client.project, labels.KEY: key})
-    return next((image for image in found if _key_of(image) == key), None)
+def image_once(client: Client, key: Key, make: Callable[[], Json]) -> Json:
+    """The image with that key, made if there is none."""
+
+    def find() -> list[Json]:
+        found = client.all(IMAGE, "/images", "images", {"owner": client.project, labels.KEY: key})
+        return [image for image in found if _key_of(image) == key]
+
+    return once(find, make, lambda image: client.call(IMAGE, "DELETE", f"/images/{image['id']}"))
 
 
 def _queued(client: Client, spec: ImageSpec, key: Key) -> Json:
     """The image that the content goes into, or has gone into."""
-    there = image_with(client, key)
-    if there is not None and there["status"] == "saving":
+
+    def make() -> Json:
+        order = {"name": names.shown(spec.name), "disk_format": str(spec.format), "container_format": "bare"}
+        return client.ask(IMAGE, "POST", "/images", order | names.labels(key, spec.name))
+
+    there = image_once(client, key, make)
+    if there["status"] == "saving":
         raise Unavailable("another transfer of this image is under way")
-    if there is not None and there["status"] == "killed":
+    if there["status"] == "killed":
         client.call(IMAGE, "DELETE", f"/images/{there['id']}")
-        there = None
-    if there is not None:
-        return there
-    order = {"name": names.shown(spec.name), "disk_format": str(spec.format), "container_format": "bare"}
-    return client.ask(IMAGE, "POST", "/images", order | names.labels(key, spec.name))
+        return image_once(client, key, make)
+    return there
 
 
 def _put(client: Client, path: str, chunks: Iterator[bytes]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from ipaddress import ip_network
 
@@ -12,6 +12,7 @@ from vendor_modules.openstack import names
 from vendor_modules.openstack.client import NETWORK, Client, Json
 from vendor_modules.openstack.cloud import Cloud
 from vendor_modules.openstack.errors import Refused
+from vendor_modules.openstack.once import once
 from vendor_modules.resources import Address, Key, Network, Rule, SecurityGroup, Status
 
 ANYBODY = {4: "0.0.0.0/0", 6: "::/0"}
@@ -29,8 +30,12 @@ class Networking(Cloud, SecurityGroups, Addresses, Networks):
             group = _made(client, "security_group", name, key)
             have, own = set(_group(group).rules), {"security_group_id": group["id"]}
             wanted = [order | own for rule, order in orders.items() if rule not in have]
+
+            def whole() -> bool:
+                return orders.keys() <= set(_group(_one(client, "security_group", group["id"])).rules)
+
             if wanted:
-                with _removed_if_refused(client, "security_group", group["id"]):
+                with _removed_if_refused(client, "security_group", group["id"], whole):
                     client.ask(NETWORK, "POST", "/security-group-rules", {"security_group_rules": wanted})
             return _group(_one(client, "security_group", group["id"]))
 
@@ -89,13 +94,15 @@ class Networking(Cloud, SecurityGroups, Addresses, Networks):
     async def _create_network(self, name: str, cidr: str, key: Key) -> Network:
         def create(client: Client) -> Network:
             network = _made(client, "network", name, key)
-            subnets = _subnets(client)
-            if network["id"] not in subnets:
+
+            def whole() -> bool:
+                return network["id"] in _subnets(client)
+
+            if not whole():
                 order = {"network_id": network["id"], "ip_version": 4, "cidr": cidr, "name": names.shown(name)}
-                with _removed_if_refused(client, "network", network["id"]):
-                    made = client.ask(NETWORK, "POST", "/subnets", {"subnet": order})["subnet"]
-                subnets[network["id"]] = made["cidr"]
-            return _network(network, subnets)
+                with _removed_if_refused(client, "network", network["id"], whole):
+                    client.ask(NETWORK, "POST", "/subnets", {"subnet": order})
+            return _network(network, _subnets(client))
 
         return await self._run(create, key=f"network {key}")
 
@@ -137,13 +144,18 @@ def _one(client: Client, kind: str, identifier: str) -> Json:
 
 def _made(client: Client, kind: str, name: str, key: Key, values: Json | None = None) -> Json:
     """The resource with that key, made if it is not there."""
-    there = next((f for f in _own(client, kind) if names.key_in_description(f.get("description")) == key), None)
-    if there is None:
+
+    def find() -> list[Json]:
+        return [f for f in _own(client, kind) if names.key_in_description(f.get("description")) == key]
+
+    def make() -> Json:
         order = {"description": names.description(key)} | (values or {})
         if kind != "floatingip":  # which have no names
             order["name"] = names.shown(name)
         path = f"/{_plural(kind).replace('_', '-')}"
-        there = client.ask(NETWORK, "POST", path, {kind: order})[kind]
+        return dict(client.ask(NETWORK, "POST", path, {kind: order})[kind])
+
+    there = once(find, make, lambda found: client.call(NETWORK, "DELETE", _path(kind, found["id"])))
     tags = names.tags(name, named=kind != "floatingip")
     if tags and sorted(there.get("tags", ())) != sorted(tags):
         client.ask(NETWORK, "PUT", f"{_path(kind, there['id'])}/tags", {"tags": tags})
@@ -152,11 +164,14 @@ def _made(client: Client, kind: str, name: str, key: Key, values: Json | None = 
 
 
 @contextmanager
-def _removed_if_refused(client: Client, kind: str, identifier: str) -> Iterator[None]:
-    """Remove a resource whose parts are refused. When they are not answered, it stays: its key finds it again."""
+def _removed_if_refused(client: Client, kind: str, identifier: str, whole: Callable[[], bool]) -> Iterator[None]:
+    """Remove a resource whose parts are refused, unless it has them all the same: a request may arrive twice. When they
+    are not answered, it stays: its key finds it again."""
     try:
         yield
     except Refused:
+        if whole():
+            return
         client.call(NETWORK, "DELETE", _path(kind, identifier))
         raise
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import Callable
 from functools import partial
 
 from vendor_modules import labels
@@ -12,13 +14,17 @@ from vendor_modules.openstack import names
 from vendor_modules.openstack.client import COMPUTE, IMAGE, STORAGE, Client, Json
 from vendor_modules.openstack.cloud import Cloud
 from vendor_modules.openstack.errors import Refused
-from vendor_modules.openstack.images import image_of, image_with
+from vendor_modules.openstack.images import image_of, image_once
+from vendor_modules.openstack.once import once
 from vendor_modules.resources import Image, Key, Snapshot, Status, Volume, VolumeSpec
 
 DEVICE = "cloud-agency-device"
 """The metadata that keep a volume's device."""
 POLL = 0.5
-"""Seconds between two looks at whether a volume is detached."""
+"""Seconds between two looks at whether a volume is detached, or made."""
+MAKING_POLLS = 100
+"""How often it is looked at before it is deleted all the same: a little less than a call may take."""
+_MAKING = ("creating", "downloading")
 GIB = 1024
 """MiB of a GiB, the unit that volumes are made in."""
 
@@ -28,8 +34,7 @@ class Storage(Cloud, Attachments, Snapshots, VolumeBundle):
 
     async def _create_volume(self, spec: VolumeSpec, key: Key) -> Volume:
         def create(client: Client) -> Volume:
-            there = _keyed(client, "volumes", key)
-            if there is None:
+            def make() -> Json:
                 order: Json = {
                     "name": names.shown(spec.name),
                     "size": -(-spec.size_mib // GIB),
@@ -38,8 +43,9 @@ class Storage(Cloud, Attachments, Snapshots, VolumeBundle):
                 order |= {"imageRef": spec.image} if spec.image else {}
                 order |= {"snapshot_id": spec.snapshot} if spec.snapshot else {}
                 order |= {"availability_zone": zone} if (zone := self.cloud.availability_zone) else {}
-                there = client.ask(STORAGE, "POST", "/volumes", {"volume": order})["volume"]
-            return _volume(there)
+                return dict(client.ask(STORAGE, "POST", "/volumes", {"volume": order})["volume"])
+
+            return _volume(_once(client, "volumes", key, make))
 
         return await self._run(create, key=f"volume {key}")
 
@@ -54,7 +60,7 @@ class Storage(Cloud, Attachments, Snapshots, VolumeBundle):
             volume = _volume(_volume_of(client, volume_id))
             if volume.machine:
                 raise Conflict(f"the volume is attached to {volume.machine}")
-            client.call(STORAGE, "DELETE", f"/volumes/{volume.id}")
+            _delete(client, "volumes", volume.id)
 
         await self._run(destroy)
 
@@ -102,12 +108,13 @@ class Storage(Cloud, Attachments, Snapshots, VolumeBundle):
 
     async def _create_snapshot(self, volume_id: str, name: str, key: Key) -> Snapshot:
         def create(client: Client) -> Snapshot:
-            there = _keyed(client, "snapshots", key)
-            if there is None:
+            def make() -> Json:
                 order = {"volume_id": volume_id, "name": names.shown(name), "metadata": names.labels(key, name)}
                 # attached volumes can be snapshot, too: it is then as after a power cut
-                there = client.ask(STORAGE, "POST", "/snapshots", {"snapshot": order | {"force": True}})["snapshot"]
-            return _snapshot(there)
+                made = client.ask(STORAGE, "POST", "/snapshots", {"snapshot": order | {"force": True}})
+                return dict(made["snapshot"])
+
+            return _snapshot(_once(client, "snapshots", key, make))
 
         return await self._run(create, key=f"snapshot {key}")
 
@@ -121,28 +128,46 @@ class Storage(Cloud, Attachments, Snapshots, VolumeBundle):
         )
 
     async def _destroy_snapshot(self, snapshot_id: str) -> None:
-        await self._run(lambda client: client.call(STORAGE, "DELETE", f"/snapshots/{names.path_part(snapshot_id)}"))
+        await self._run(lambda client: _delete(client, "snapshots", snapshot_id))
 
     # --- images ---
 
     async def _bundle_volume(self, volume_id: str, name: str, key: Key) -> Image:
         def bundle(client: Client) -> Image:
-            if (there := image_with(client, key)) is not None:
-                return image_of(there, client.project)
+            return image_of(image_once(client, key, lambda: make(client)), client.project)
+
+        def make(client: Client) -> Json:
             path = f"/volumes/{names.path_part(volume_id)}/action"
             # cinder gives an image the properties that its volume has for that, and no others
             kept = names.labels(key, name, inherits=True)
             client.ask(STORAGE, "POST", path, {"os-set_image_metadata": {"metadata": kept}})
             order = {"image_name": names.shown(name), "disk_format": "raw", "container_format": "bare", "force": True}
             made = client.ask(STORAGE, "POST", path, {"os-volume_upload_image": order})["os-volume_upload_image"]
-            return image_of(client.get(IMAGE, f"/images/{made['image_id']}"), client.project)
+            return client.get(IMAGE, f"/images/{made['image_id']}")
 
         return await self._run(bundle, key=f"image {key}")
 
 
-def _keyed(client: Client, word: str, key: Key) -> Json | None:
-    found = client.all(STORAGE, f"/{word}/detail", word)
-    return next((item for item in found if item["metadata"].get(labels.KEY) == key), None)
+def _once(client: Client, word: str, key: Key, make: Callable[[], Json]) -> Json:
+    def find() -> list[Json]:
+        found = client.all(STORAGE, f"/{word}/detail", word)
+        return [item for item in found if item["metadata"].get(labels.KEY) == key]
+
+    return once(find, make, lambda item: _delete(client, word, item["id"]))
+
+
+def _delete(client: Client, word: str, identifier: str) -> None:
+    """Delete a volume or snapshot; one that is still being made only when it is, for cinder refuses it before."""
+    path = f"/{word}/{names.path_part(identifier)}"
+    for _ in range(MAKING_POLLS):
+        if client.get(STORAGE, path)[word[:-1]]["status"] not in _MAKING:
+            break
+        time.sleep(POLL)  # in a thread of the pool
+    try:
+        client.call(STORAGE, "DELETE", path)
+    except Refused:
+        if client.get(STORAGE, path)[word[:-1]]["status"] != "deleting":  # by an equal request, a moment ago
+            raise
 
 
 def _volume_of(client: Client, volume_id: str) -> Json:
