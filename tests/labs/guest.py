@@ -17,6 +17,12 @@ from descriptors.base import MIB
 from vendor_modules.testbed.runtimes import qemu_system
 from vendor_modules.testbed.runtimes.qemu_system import SEARCH, MissingPackages, cpio, make_ext4, tool
 
+APART = [
+    *("setpriv", "--pdeathsig", "KILL"),
+    *("unshare", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "--mount-proc"),
+]
+"""Runs a program with process numbers and mounts of its own (as root): it ends with us, and all its processes with
+it."""
 INIT = Path(__file__).with_name("guest_init.sh")
 PACKAGES = {"syslinux": "syslinux", "mcopy": "mtools", "mkfs.fat": "dosfstools"}
 MBR = Path("/usr/lib/syslinux/mbr/mbr.bin")

@@ -1,8 +1,9 @@
 """A libvirt of our own for tests: a real libvirtd with real QEMU guests, all in one temporary folder.
 
 The daemon is an ordinary user's (as root, ``nobody``'s), so that it has its own socket, state and configuration and
-nothing of a system's libvirt is touched. It asks for a password over SASL, as a libvirtd that serves others does. Its
-pool ``agency`` holds a disk made on the spot (:mod:`tests.labs.guest`) as the image ``base``.
+nothing of a system's libvirt is touched. Started by root it has process numbers of its own as well: when it ends, so do
+its guests, however suddenly the tests were ended. It asks for a password over SASL, as a libvirtd that serves others
+does. Its pool ``agency`` holds a disk made on the spot (:mod:`tests.labs.guest`) as the image ``base``.
 
 with start_libvirt() as lab:
     module = LibvirtModule("libvirt", lab.settings, services(lab.credentials))
@@ -38,6 +39,8 @@ PROGRAMS = {
 }
 SCRAM = "sasl2/libscram.so"
 POOL = "agency"
+REAPER = ("sh", "-c", '"$@" & wait', "sh")
+"""The first process of the namespace: QEMU's end is seen only when somebody buries it, which libvirtd does not."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +92,7 @@ def start_libvirt() -> Iterator[Libvirt]:
         try:
             yield _ready(folder, process)
         finally:
-            process.terminate()
+            process.kill() if owner else process.terminate()
             process.wait(30)
             _end_guests(folder)
     finally:
@@ -122,10 +125,12 @@ def _launch(folder: Path, owner: tuple[str, str] | None) -> subprocess.Popen[byt
     places = {"HOME": "home", "XDG_RUNTIME_DIR": "run", "XDG_CONFIG_HOME": "config", "XDG_CACHE_HOME": "cache"}
     environment = {name: str(folder / place) for name, place in (places | {"XDG_DATA_HOME": "data"}).items()}
     environment |= {"PATH": guest.SEARCH, "SASL_CONF_PATH": str(folder / "sasl"), "LANG": "C.UTF-8"}
-    as_user = {"user": owner[0], "group": owner[1], "extra_groups": []} if owner else {}
     program = str(shutil.which("libvirtd", path=guest.SEARCH))
     command = [program, "-f", folder / "libvirtd.conf", "-p", folder / "libvirtd.pid"]
-    return subprocess.Popen(command, env=environment, cwd=folder, stderr=subprocess.DEVNULL, **as_user)
+    if owner:
+        as_user = ["setpriv", f"--reuid={owner[0]}", f"--regid={owner[1]}", "--clear-groups"]
+        command = [*guest.APART, *REAPER, *as_user, *command]
+    return subprocess.Popen(command, env=environment, cwd=folder, stderr=subprocess.DEVNULL)
 
 
 def _ready(folder: Path, process: subprocess.Popen[bytes]) -> Libvirt:

@@ -10,7 +10,6 @@ with start_lxd() as lab:
 
 from __future__ import annotations
 
-import io
 import os
 import shutil
 import socket
@@ -25,7 +24,6 @@ from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
 
-import httpx
 import pytest
 import yaml
 from cryptography import x509
@@ -35,10 +33,9 @@ from cryptography.x509.oid import NameOID
 
 from descriptors.base import utc_now
 from tests.labs import guest
-from vendor_modules.conformance import samples
 from vendor_modules.lxd.connection import Server
 from vendor_modules.lxd.module import LxdSettings
-from vendor_modules.resources import DiskFormat, Size
+from vendor_modules.resources import Size
 from vendor_modules.services.credentials import KeyPairCredentials
 
 PROGRAMS = {"lxd": "lxd", "dnsmasq": "dnsmasq-base", "unshare": "util-linux"}
@@ -103,8 +100,7 @@ def start_lxd() -> Iterator[Lxd]:
 def _launch(folder: Path) -> subprocess.Popen[bytes]:
     (folder / "state").mkdir(mode=0o711)
     environment = {"LXD_DIR": str(folder / "state"), "PATH": guest.SEARCH, "HOME": str(folder), "LANG": "C.UTF-8"}
-    apart = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--propagation", "private"]
-    command = [*apart, "lxd", "--group", "root", "--logfile", folder / "lxd.log"]
+    command = [*guest.APART, "lxd", "--group", "root", "--logfile", folder / "lxd.log"]
     quiet = subprocess.DEVNULL
     return subprocess.Popen(command, env=environment, cwd=folder, stdout=quiet, stderr=quiet)
 
@@ -141,10 +137,12 @@ def _ready(folder: Path, process: subprocess.Popen[bytes]) -> Lxd:
 def _answering(path: str, process: subprocess.Popen[bytes]) -> Server:
     for _ in range(100):
         assert process.poll() is None, "LXD ended at once"
-        transport = httpx.HTTPTransport(uds=path)
-        with httpx.Client(transport=transport, timeout=2) as probe, suppress(httpx.TransportError):
-            probe.get("http://lxd/1.0")
-            return Server(path, None, "default").to(None)
+        with socket.socket(socket.AF_UNIX) as probe, suppress(OSError):
+            probe.settimeout(2)
+            probe.connect(path)
+            probe.sendall(b"GET /1.0 HTTP/1.0\r\nHost: lxd\r\n\r\n")
+            if probe.recv(12).endswith(b" 200"):
+                return Server(path, None, "default").to(None)
         time.sleep(0.1)
     raise AssertionError("LXD does not answer")
 
@@ -187,26 +185,6 @@ def make_image(archive: Path) -> None:
         with tarfile.open(archive, "w") as tar:
             for part in ("metadata.yaml", "templates", "rootfs"):
                 tar.add(work / part, arcname=part)
-
-
-def sample(format_: DiskFormat, size: int) -> bytes:
-    """An image for the conformance suite to upload: LXD's own, with about so many bytes in it, or another."""
-    if format_ is not DiskFormat.LXD:
-        return samples.sample(format_, size)
-    archive = io.BytesIO()
-    properties = {"description": "a sample"}  # without any, LXD 5.0 falls over when it is told more of them
-    files = {
-        "metadata.yaml": yaml.safe_dump(
-            {"architecture": "x86_64", "creation_date": 1, "properties": properties}
-        ).encode(),
-        "rootfs/content": samples.noise(size),
-    }
-    with tarfile.open(fileobj=archive, mode="w") as tar:
-        for name, content in files.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            tar.addfile(member, io.BytesIO(content))
-    return archive.getvalue()
 
 
 def _remove_all(lab: Lxd) -> None:

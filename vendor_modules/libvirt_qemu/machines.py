@@ -95,6 +95,12 @@ def reach(handle: Any) -> int:
     return int(library.VIR_DOMAIN_AFFECT_CONFIG | now)
 
 
+def has_looked_at(libvirt: Any, machine_id: str, target: str) -> bool:
+    """Whether a guest has read of a disk; one that does not run need not."""
+    handle = lookup(libvirt, machine_id)
+    return handle.state()[0] != domains.RUNNING or handle.blockStats(target)[0] > 0
+
+
 def ask_to_end(handle: Any) -> bool:
     """Press the guest's power button, waking it if it is suspended; whether it is off already."""
     state = handle.state()[0]

@@ -341,6 +341,10 @@ class LibvirtModule(
                 handle.attachDeviceFlags(domains.disk_xml(self.settings.pool, disk), machines.reach(handle))
 
         await self._run(attach)
+        for _ in range(50):  # the guest looks at a new disk at once, if it is up: then it has found it
+            if await self._run(lambda libvirt: machines.has_looked_at(libvirt, machine_id, disk.target)):
+                return
+            await asyncio.sleep(0.1)
 
     async def _detach_volume(self, volume_id: str) -> None:
         while True:

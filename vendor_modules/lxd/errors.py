@@ -44,7 +44,7 @@ BY_WORDS: tuple[tuple[re.Pattern[str], type[VendorError]], ...] = tuple(
         (r"no space left|disk quota exceeded|(reached|exceed\w*) .*(maximum|limit)|limits\.", QuotaExceeded),
         (r"address already in use", Unavailable),  # of a proxy device: the next attempt takes another port
         (r"not authorized|permission denied|is restricted", Forbidden),
-        (r"already exists|already in use|in use|currently used|is running|not running|busy", Conflict),
+        (r"already exists|already in use|in use|currently used|is (already )?running|not running|busy", Conflict),
         (r"not found|doesn't exist|no such|does not exist", NotFound),
         (r"invalid|unknown configuration|failed to parse|must be|required|unsupported|metadata", InvalidRequest),
     )

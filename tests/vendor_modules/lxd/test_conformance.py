@@ -2,7 +2,6 @@
 
 import pytest
 
-from tests.labs.lxd import sample
 from vendor_modules import conformance
 from vendor_modules.conformance.pytest_support import lender  # noqa: F401 - a fixture
 from vendor_modules.lxd.module import LxdModule
@@ -10,7 +9,7 @@ from vendor_modules.lxd.module import LxdModule
 
 @pytest.fixture(scope="module")
 def subject(lab):
-    return conformance.Subject(LxdModule, lab.settings, lab.credentials, wire=False, sample=sample)
+    return conformance.Subject(LxdModule, lab.settings, lab.credentials)
 
 
 @pytest.mark.integration
