@@ -26,7 +26,7 @@ from vendor_modules.libcloud import (
     LibcloudFirstBoot,
     LibcloudImages,
     LibcloudKeyPairs,
-    LibcloudPower,
+    LibcloudStartedLast,
     LibcloudVolumes,
 )
 from vendor_modules.libcloud.site import LibcloudPriced, PricedSettings
@@ -50,7 +50,7 @@ class CloudSigmaSettings(PricedSettings):
 
 
 class CloudSigmaModule(
-    LibcloudPriced, LibcloudPower, LibcloudFirstBoot, LibcloudKeyPairs, LibcloudVolumes, LibcloudImages
+    LibcloudPriced, LibcloudStartedLast, LibcloudFirstBoot, LibcloudKeyPairs, LibcloudVolumes, LibcloudImages
 ):
     """Keys and names are in a server's meta data, and in other names."""
 

@@ -15,7 +15,7 @@ from pydantic import AfterValidator, Field
 from vendor_modules.abilities import UNSUPPORTED, Ability
 from vendor_modules.errors import InvalidRequest, ResourceFailed, VendorError
 from vendor_modules.labels import KEY, NAME, name_for
-from vendor_modules.libcloud import Driver, LibcloudImages, LibcloudPower
+from vendor_modules.libcloud import Driver, LibcloudImages, LibcloudStartedLast
 from vendor_modules.libcloud.core import LibcloudModule
 from vendor_modules.libcloud.errors import words
 from vendor_modules.libcloud.site import LibcloudSizedSite, OfferedSize, SizedSiteSettings
@@ -44,7 +44,7 @@ class VCloudSettings(SizedSiteSettings):
     """The organisation's network that machines are put in; None: what the template says."""
 
 
-class VCloudModule(LibcloudSizedSite, LibcloudPower, LibcloudImages):
+class VCloudModule(LibcloudSizedSite, LibcloudStartedLast, LibcloudImages):
     """Key, name, size and image are in a vApp's description."""
 
     title = "VMware vCloud Director"
@@ -107,6 +107,12 @@ class VCloudModule(LibcloudSizedSite, LibcloudPower, LibcloudImages):
 
     def _image_of(self, node: Any) -> str | None:
         return self._tags_of(node).get(_IMAGE)
+
+    def _finish(self, driver: Driver, node: Any, spec: MachineSpec) -> None:
+        size = self._node_size(driver, spec.size)
+        driver.ex_set_vm_cpu(node.id, size.extra["cpus"])
+        driver.ex_set_vm_memory(node.id, size.ram)
+        self._start(driver, node)
 
     def _start(self, driver: Driver, node: Any) -> None:
         driver.ex_deploy_node(node)

@@ -76,6 +76,8 @@ class Recording(HTTPAdapter):
         self.mock = mock
         self.requests: list[Request] = []
         self.unknown: list[str] = []
+        self.verified: list[str | bool] = []
+        """For each request, what was to vouch for the server: False would be nothing."""
         self.edit: Callable[[Request, Answer], None] = lambda request, answer: None
         """Called with each answer before it is given; it may change it."""
 
@@ -84,8 +86,9 @@ class Recording(HTTPAdapter):
         found = [request for request in self.requests if request.method == method and request.path.endswith(path)]
         return [request for request in found if query.items() <= request.query.items()]
 
-    def send(self, request: Any, *_: Any, **__: Any) -> requests.Response:
+    def send(self, request: Any, *_: Any, verify: str | bool = True, **__: Any) -> requests.Response:
         """Answer a request."""
+        self.verified.append(verify)
         url, body = urlsplit(request.url), request.body or ""
         text = body.decode() if isinstance(body, bytes) else body
         query = dict(parse_qsl(url.query, keep_blank_values=True))

@@ -33,6 +33,7 @@ from vendor_modules.libcloud.machines import (
     LibcloudKeyPairs,
     LibcloudMachineBundle,
     LibcloudPower,
+    LibcloudStartedLast,
 )
 from vendor_modules.libcloud.volumes import LibcloudSnapshots, LibcloudVolumes, gib
 
@@ -46,6 +47,7 @@ __all__ = [
     "LibcloudPower",
     "LibcloudSettings",
     "LibcloudSnapshots",
+    "LibcloudStartedLast",
     "LibcloudVolumes",
     "account",
     "gib",

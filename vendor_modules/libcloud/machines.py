@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from vendor_modules.capabilities import FirstBoot, Images, KeyPairs, MachineBundle, Power
 from vendor_modules.errors import Conflict, NotFound, Unavailable
 from vendor_modules.libcloud.core import Driver, LibcloudModule
-from vendor_modules.resources import DiskFormat, Image, Key, KeyPair, MachineSpec, Status
+from vendor_modules.resources import DiskFormat, Image, Key, KeyPair, Machine, MachineSpec, Status
 from vendor_modules.userdata import script
 
 
@@ -35,6 +35,26 @@ class LibcloudPower(LibcloudModule, Power):
             raise NotFound(f"there is no machine {machine_id!r}")
         if self._status_of(node) is not to:
             how(driver, node)
+
+
+class LibcloudStartedLast(LibcloudPower):
+    """For drivers that create a machine in one call and start it in another: what an earlier attempt left stopped is
+    finished."""
+
+    def _finish(self, driver: Driver, node: Any, spec: MachineSpec) -> None:
+        self._start(driver, node)
+
+    async def _create_machine(self, spec: MachineSpec, key: Key) -> Machine:
+        made = await super()._create_machine(spec, key)
+
+        def finish(driver: Driver) -> None:
+            node = self._node(driver, made.id)
+            if self._status_of(node) is Status.STOPPED:
+                self._finish(driver, node, spec)
+
+        if made.status is Status.STOPPED:  # or was, before it was started
+            await self._run(finish, key=f"machine {key}")
+        return made
 
 
 class LibcloudFirstBoot(LibcloudModule, FirstBoot):

@@ -148,6 +148,22 @@ async def test_creating_a_machine(vcloud: Recording) -> None:
     assert len(vcloud.sent("POST", f"{PATH}/action/deploy")) == 1
 
 
+async def test_a_machine_that_was_left_stopped_is_finished(vcloud: Recording) -> None:
+    """A vApp that an attempt, broken off before it was deployed, has left gets its cores and memory and is deployed."""
+
+    def left(body: str) -> str:
+        if not vcloud.sent("POST", "/action/deploy"):
+            body = body.replace('status="4"', 'status="8"')
+        return body.replace("<Description/>", f"<Description>{escape(json.dumps({KEY: 'key-1'}))}</Description>")
+
+    _vapp(vcloud, left)
+    async with examined(VCloudModule, SETTINGS) as module:
+        made = await module.create_machine(SPEC, key="key-1")
+    assert (made.id, made.status) == (VAPP, Status.ACTIVE)
+    assert vcloud.sent("POST", "/action/instantiateVAppTemplate") == []
+    assert [put.path.rpartition("/")[2] for put in vcloud.sent("PUT")] == ["cpu", "memory"]
+
+
 async def test_what_cannot_be_made_is_refused(vcloud: Recording) -> None:
     """A size, template, data centre or network that is not there is refused before anything is created."""
     async with examined(VCloudModule, SETTINGS) as module:
