@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-import requests.certs
+import certifi
 from libcloud.compute.base import NodeImage
 from libcloud.compute.drivers.vsphere import VSphere_REST_NodeDriver
 
@@ -70,7 +70,7 @@ class VSphereModule(LibcloudSizedSite, LibcloudStartedLast, LibcloudImages):
         return self.settings
 
     def _connect(self, credentials: Credentials) -> Driver:
-        authorities = str(self._here.ca_file or requests.certs.where())
+        authorities = str(self._here.ca_file or certifi.where())
         return VSphere_REST_NodeDriver(  # type: ignore[no-untyped-call]
             *account(credentials), **self._site.server(), ca_cert=authorities
         )
