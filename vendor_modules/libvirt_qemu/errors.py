@@ -69,9 +69,15 @@ BY_CODE: dict[int, type[VendorError]] = {
 
 _RPC, _REMOTE, _QEMU = 7, 13, 10
 _FULL = re.compile(r"No space left on device|Disk quota exceeded|Cannot allocate memory")
-_BUSY = re.compile(r"asynchronous jobs running|is being allocated|still in use|in use by another|Failed to get .*lock")
+_ALLOCATED = re.compile(r"still being allocated")
+_BUSY = re.compile(r"asynchronous jobs running|still in use|in use by another|Failed to get .*lock")
 _PORT_TAKEN = re.compile(r"Could not set up host forwarding rule")
 _DENIED = re.compile(r"Permission denied")
+
+
+def is_being_made(error: Any) -> bool:
+    """Whether libvirt says that a file of a pool is there in a moment."""
+    return bool(_ALLOCATED.search(str(error)))
 
 
 def translate(error: Any) -> VendorError:
@@ -81,6 +87,8 @@ def translate(error: Any) -> VendorError:
         return QuotaExceeded(words)
     if _BUSY.search(words):
         return Conflict(words)
+    if is_being_made(words):
+        return Unavailable(words)
     if _PORT_TAKEN.search(words):  # by another process, a moment ago: the next attempt takes another port
         return Unavailable(words)
     if code == INTERNAL_ERROR:

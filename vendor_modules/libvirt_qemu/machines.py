@@ -98,7 +98,7 @@ def reach(handle: Any) -> int:
 def has_looked_at(libvirt: Any, machine_id: str, target: str) -> bool:
     """Whether a guest has read of a disk; one that does not run need not."""
     handle = lookup(libvirt, machine_id)
-    return handle.state()[0] != domains.RUNNING or handle.blockStats(target)[0] > 0
+    return bool(handle.state()[0] != domains.RUNNING or handle.blockStats(target)[0] > 0)
 
 
 def ask_to_end(handle: Any) -> bool:

@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from vendor_modules.errors import InvalidRequest, NotFound, ProtocolError
 from vendor_modules.libvirt_qemu.connection import sdk
-from vendor_modules.libvirt_qemu.errors import NO_STORAGE_VOLUME
+from vendor_modules.libvirt_qemu.errors import NO_STORAGE_VOLUME, is_being_made
 from vendor_modules.resources import DiskFormat
 
 StoredKind = Literal["volume", "snapshot", "image"]
@@ -157,9 +157,19 @@ class Storage:
         """All of a kind, with their ids. One that is made or removed meanwhile may be left out."""
         for file in self.files():
             if file.startswith(f"{kind}-") and file.endswith(".json") and OURS.fullmatch(file):
-                with suppress(NotFound, ProtocolError):
-                    resource_id = file.removesuffix(".json")
-                    yield resource_id, self.record(resource_id)
+                resource_id = file.removesuffix(".json")
+                if known := self._record_now(resource_id):
+                    yield resource_id, known
+
+    def _record_now(self, resource_id: str) -> Record | None:
+        try:
+            return self.record(resource_id)
+        except (NotFound, ProtocolError):
+            return None
+        except sdk().libvirtError as error:
+            if is_being_made(error):
+                return None
+            raise
 
     def create(self, resource_id: str, record: Record, fill: Callable[[str], int]) -> Record:
         """Make a thing once: ``fill`` makes the file with its content and returns its size in bytes. What fails leaves

@@ -9,7 +9,7 @@ from vendor_modules.libvirt_qemu.module import LibvirtModule
 
 @pytest.fixture(scope="module")
 def subject(lab):
-    return conformance.Subject(LibvirtModule, lab.settings, lab.credentials)
+    return conformance.Subject(LibvirtModule, lab.settings, lab.credentials, patience=3)
 
 
 @pytest.mark.integration

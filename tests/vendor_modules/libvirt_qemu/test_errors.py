@@ -46,6 +46,7 @@ CASES = [
     (1, STORAGE, "pool 'default' has asynchronous jobs running.", errors.Conflict),
     (1, STORAGE, "something else", errors.ProtocolError),
     (55, QEMU, "domain is not running", errors.Conflict),
+    (55, STORAGE, "volume 'v' is still being allocated.", errors.Unavailable),
     (68, QEMU, "cannot acquire state change lock", errors.TimedOut),
     (67, QEMU, "unsupported configuration", errors.InvalidRequest),
     (3, 0, "this function is not supported", errors.Unsupported),
