@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 from decimal import Decimal
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from libcloud.common.google import GoogleBaseConnection
 from pydantic import SecretStr
 
-from tests.labs.libcloud_fixtures import Recording, examined, replay, subject
+from tests.labs.libcloud_fixtures import Recording, examined, recorded, replay, subject
 from tests.vendor_modules.recorded.routes import Refused, Routes, checks_for
 from vendor_modules import conformance
 from vendor_modules.errors import (
@@ -53,6 +54,11 @@ def _key() -> str:
 
 
 CREDENTIALS = PasswordCredentials(username="agency@project.iam.gserviceaccount.com", password=SecretStr(_key()))
+
+
+@cache
+def _text(file: str) -> str:
+    return recorded("gce", file).replace("project_name", "project-name")
 
 
 class Project(Routes):
@@ -107,7 +113,7 @@ class Project(Routes):
 
     def recorded(self, file: str) -> Any:
         """The recording, in a project whose id can be one."""
-        return json.loads(json.dumps(super().recorded(file)).replace("project_name", "project-name"))
+        return json.loads(_text(file))
 
     def _boot(self, name: str) -> Any:
         boot = self.recorded("zones_us-central1-a_disks_lcdisk.json")
