@@ -11,13 +11,14 @@ from dataclasses import asdict
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import contract_net, documents, prices, startup
+from benchmarks import contract_net, describes, documents, prices, startup
 from benchmarks.measuring import Figure
 
 BENCHMARKS = {
     "startup": startup.run,
     "documents": documents.run,
     "contract-net": contract_net.run,
+    "describes": describes.run,
     "prices": prices.run,
 }
 
