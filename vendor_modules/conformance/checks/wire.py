@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-from vendor_modules.capabilities import ImageDownload, ImageUpload, Objects
+from vendor_modules.capabilities import ImageDownload, ImageUpload, Objects, release
 from vendor_modules.conformance.bench import Bench, CheckFailed, expect, refused, stream
 from vendor_modules.conformance.checks.images import download
 from vendor_modules.conformance.checks.kinds import KINDS, each_kind
@@ -156,6 +156,33 @@ async def is_made_although_the_session_has_ended(of: Of) -> None:
 
 
 @each_kind(wire=True)
+async def is_found_when_its_creation_failed(of: Of) -> None:
+    """When the creation of a KIND fails half way, whatever is left of it is found by its key and removed."""
+    key = of.bench.key("failed")
+    await of.bench.specimen(of.kind)
+    before = await _ids(of)
+    for number in range(1 if of.kind == "machine" else 0, MOST_CALLS):
+        async with _through(of.bench, attempts=2) as (module, proxy):
+            proxy.arm(refusing(500), of.bench.subject.writes, times=None, spare=number)
+            try:
+                await of.create("failed", module=module)
+            except VendorError:
+                proxy.disarm()
+                await asyncio.sleep(module.visible_within)
+                await release(module, of.kind, key)
+                done = False
+            else:
+                await of.bench.clear()
+                done = True
+        left = await _ids(of) - before
+        for one in left:
+            await of.destroy(one)
+        expect(not left, f"{', '.join(sorted(left))} was left, and the key does not find it")
+        if done:
+            return
+
+
+@each_kind(wire=True)
 async def is_not_called_destroyed_when_it_is_there(of: Of) -> None:
     """When the provider says that a KIND is deleted and it is still there, destroying it raises an error."""
     if of.kind != "machine":
@@ -217,6 +244,7 @@ async def proxies_of_the_environment_are_not_used(bench: Bench) -> None:
     """The environment's proxy variables change nothing: only the settings do."""
     names = [name for scheme in ("http", "https", "all") for name in (f"{scheme}_proxy", f"{scheme}_PROXY".upper())]
     saved = {name: os.environ.get(name) for name in names}
+    saved |= {name: os.environ.pop(name, None) for name in ("no_proxy", "NO_PROXY")}
     os.environ |= dict.fromkeys(names, "http://127.0.0.1:9")
     try:
         async with bench.another(bench.subject.credentials) as module:
@@ -225,7 +253,7 @@ async def proxies_of_the_environment_are_not_used(bench: Bench) -> None:
         raise CheckFailed(f"with a proxy in the environment: {error}") from error
     finally:
         for name, value in saved.items():
-            os.environ.pop(name) if value is None else os.environ.update({name: value})
+            os.environ.pop(name, None) if value is None else os.environ.update({name: value})
 
 
 async def _still_lists(bench: Bench, *faults: Any) -> None:
