@@ -21,7 +21,7 @@ from agency.store.persistence import StorePersistence
 from agency.store.store import VendorConfig
 from vendor_modules import registry, scaffold
 from vendor_modules.conformance import Subject
-from vendor_modules.conformance.bench import FixedCredentials
+from vendor_modules.conformance.watching import FixedCredentials
 from vendor_modules.resources import Catalogue
 from vendor_modules.services import Services
 from vendor_modules.services.credentials import Credentials, PasswordCredentials

@@ -29,6 +29,10 @@ ELSEWHERE = {
 """Commands that take long, and what runs them instead."""
 
 
+ENDS_WITH = {"agency vendor new acme && agency vendor check acme": 1}
+"""The exit status of commands that do not end with 0, as the README says."""
+
+
 def commands() -> list[str]:
     """Every command in the README's console blocks, in order."""
     blocks = re.findall(r"^```console\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
@@ -71,7 +75,7 @@ async def test_every_command_of_the_readme_works(tmp_path: Path, vendor: Running
         done = subprocess.run(  # noqa: S602 - the README's own words
             command, shell=True, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120, check=False
         )
-        assert done.returncode == 0, f"$ {command}\n{done.stdout}\n{done.stderr}"
+        assert done.returncode == ENDS_WITH.get(command, 0), f"$ {command}\n{done.stdout}\n{done.stderr}"
         return done.stdout
 
     agency: subprocess.Popen[bytes] | None = None
