@@ -315,7 +315,7 @@ class LibcloudModule(VendorModule):
         while True:
             login = await self._logged_in()
             try:
-                result = await login.pool.run(lambda drivers: call(drivers.get(maker)), key=key)
+                result = await login.pool.run(lambda drivers: drivers.run(call, maker), key=key)
             except Exception as error:
                 failed = self._translate(error)
                 if failed is None:

@@ -9,8 +9,9 @@ verified.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import requests
 from libcloud.common.base import Connection
@@ -19,7 +20,12 @@ from requests.adapters import HTTPAdapter
 
 from vendor_modules.services.credentials import Credentials
 
+T = TypeVar("T")
+
 _thread = threading.local()
+_turn = threading.Lock()
+_PATIENCE = 0.02
+"""Seconds that a thread waits for its turn at most, before it goes on without."""
 
 
 class Drivers:
@@ -40,6 +46,16 @@ class Drivers:
         if name not in self._made:
             self._made[name] = connect(self._credentials)
         return self._made[name]
+
+    def run(self, call: Callable[[Any], T], connect: Callable[[Credentials], Any]) -> T:
+        """The call's result, on the driver that ``connect`` makes.
+
+        Threads take turns at thinking, and wait for the network together. The interpreter runs one of them at a time
+        anyway; with eight that want to run, the event loop's thread, which is one of nine then, would have to wait for
+        several of them. Nobody waits long: a driver may wait for something else than the network.
+        """
+        with _taking_turns():
+            return call(self.get(connect))
 
     def close(self) -> None:
         """Close the connections."""
@@ -82,7 +98,30 @@ class _Limited(HTTPAdapter):
         self._timeout = timeout
 
     def send(self, request: Any, stream: Any = False, timeout: Any = None, *rest: Any, **options: Any) -> Any:
-        return super().send(request, stream, timeout or self._timeout, *rest, **options)
+        _give()
+        try:
+            return super().send(request, stream, timeout or self._timeout, *rest, **options)
+        finally:
+            _take()
+
+
+def _take() -> None:
+    _thread.has_turn = _turn.acquire(timeout=_PATIENCE)
+
+
+def _give() -> None:
+    if getattr(_thread, "has_turn", False):
+        _thread.has_turn = False
+        _turn.release()
+
+
+@contextmanager
+def _taking_turns() -> Iterator[None]:
+    _take()
+    try:
+        yield
+    finally:
+        _give()
 
 
 Connection.conn_class = DirectConnection
