@@ -18,14 +18,14 @@ from pydantic import AfterValidator
 
 from descriptors.application import Label
 from descriptors.deployment import Kind
-from vendor_modules.abilities import UNSUPPORTED, Ability, Requirement
+from vendor_modules.abilities import Ability, Requirement, Support
 from vendor_modules.errors import Conflict, InvalidRequest, NotFound, QuotaExceeded, VendorError
 from vendor_modules.labels import KEY, NAME, name_for
 from vendor_modules.libcloud import (
     Driver,
     LibcloudFirstBoot,
-    LibcloudImages,
     LibcloudKeyPairs,
+    LibcloudListedImages,
     LibcloudStartedLast,
     LibcloudVolumes,
 )
@@ -50,7 +50,7 @@ class CloudSigmaSettings(PricedSettings):
 
 
 class CloudSigmaModule(
-    LibcloudPriced, LibcloudStartedLast, LibcloudFirstBoot, LibcloudKeyPairs, LibcloudVolumes, LibcloudImages
+    LibcloudPriced, LibcloudStartedLast, LibcloudFirstBoot, LibcloudKeyPairs, LibcloudVolumes, LibcloudListedImages
 ):
     """Keys and names are in a server's meta data, and in other names."""
 
@@ -69,7 +69,7 @@ class CloudSigmaModule(
         "destroy_volume": Ability(requires=(Requirement.DETACHED,)),
         "attach_volume": Ability(requires=(Requirement.STOPPED,), note="devices are named dev/vdb and the like"),
         "detach_volume": Ability(requires=(Requirement.STOPPED,)),
-        "destroy_image": UNSUPPORTED,
+        "destroy_image": Ability(Support.UNSUPPORTED, note="libcloud's driver has no call for it"),
     }
     Settings: ClassVar[type[ModuleSettings]] = CloudSigmaSettings
     provider = Provider.CLOUDSIGMA

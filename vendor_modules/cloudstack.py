@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Collection, Mapping
+from gzip import compress
 from typing import Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
@@ -46,6 +47,8 @@ from vendor_modules.resources import Key, MachineSpec, Quota, Rule, SecurityGrou
 from vendor_modules.services.credentials import Credentials
 
 GIB = 2**30
+_LONGEST = 3000
+"""Bytes of user data: 4 KiB in base 64, which is what CloudStack takes in a URL."""
 _FAILURES: Mapping[object, type[VendorError]] = {
     # CloudStack's ApiErrorCode, where it has no meaning in HTTP
     432: Unsupported,
@@ -101,7 +104,8 @@ class CloudStackModule(
     proof = Proof.RECORDED
     proven_by = "libcloud 3.9.1's recorded answers of the service, through this module"
     known_limits = (
-        "User data may make a script of 3000 bytes: libcloud sends it in the URL.",
+        "User data may be 3000 bytes, compressed: libcloud sends it in the URL. What is longer is compressed, which "
+        "cloud-init understands.",
         "CloudStack does not tell the public keys of key pairs.",
         "Security groups show their TCP rules for single ports; not all zones have security groups.",
         "Lists longer than the server's largest page (500, unless it is configured otherwise) are cut off.",
@@ -118,7 +122,7 @@ class CloudStackModule(
     }
     Settings: ClassVar[type[ModuleSettings]] = CloudStackSettings
     credential_kinds: ClassVar[tuple[str, ...]] = ("access-key",)
-    largest_user_data = 3000
+    largest_user_data = None  # see _user_data
     call_timeout = 300.0
     settle_timeout = 300.0
 
@@ -159,6 +163,14 @@ class CloudStackModule(
             "ex_security_groups": list(spec.security_groups),
             "ex_start_vm": True,
         }
+
+    def _user_data(self, made: str) -> dict[str, Any]:
+        sent = made.encode()
+        if len(sent) > _LONGEST:
+            sent = compress(sent, mtime=0)
+        if len(sent) > _LONGEST:
+            raise InvalidRequest(f"the user data makes {len(sent)} bytes, compressed; CloudStack takes {_LONGEST}")
+        return {"ex_userdata": sent}
 
     def _name_of(self, resource: Any) -> str:
         return (resource.extra or {}).get("displayname") or str(resource.name)
@@ -230,9 +242,9 @@ class CloudStackModule(
     async def _quotas(self) -> list[Quota]:
         limits: dict[str, int] = await self._run(lambda driver: driver.ex_limits())
         return [
-            Quota(resource=_LIMITS[name], limit=None if limit < 0 else limit)
+            Quota(resource=_LIMITS[name], limit=limit)
             for name, limit in limits.items()
-            if name in _LIMITS
+            if name in _LIMITS and limit >= 0  # others are not limited
         ]
 
 

@@ -10,15 +10,15 @@ from urllib.parse import quote, unquote
 from libcloud.compute.types import Provider
 
 from descriptors.deployment import Kind
-from vendor_modules.abilities import UNSUPPORTED, Ability
+from vendor_modules.abilities import Ability, Support
 from vendor_modules.labels import KEY, NAME, name_for
-from vendor_modules.libcloud import Driver, LibcloudImages, LibcloudKeyPairs
+from vendor_modules.libcloud import Driver, LibcloudKeyPairs, LibcloudListedImages
 from vendor_modules.libcloud.site import LibcloudSizedSite
 from vendor_modules.module import Proof
 from vendor_modules.resources import Key, KeyPair, MachineSpec, Status
 
 
-class OnAppModule(LibcloudSizedSite, LibcloudKeyPairs, LibcloudImages):
+class OnAppModule(LibcloudSizedSite, LibcloudKeyPairs, LibcloudListedImages):
     """Keys and names are in a machine's note and in an SSH key's comment."""
 
     title = "OnApp"
@@ -30,7 +30,9 @@ class OnAppModule(LibcloudSizedSite, LibcloudKeyPairs, LibcloudImages):
         "The machine sizes are those of the settings; OnApp has none of its own.",
         "Recordings are fixed answers: what changes after a call was seen in edited copies of them.",
     )
-    abilities: ClassVar[Mapping[str, Ability]] = {"destroy_image": UNSUPPORTED}
+    abilities: ClassVar[Mapping[str, Ability]] = {
+        "destroy_image": Ability(Support.UNSUPPORTED, note="libcloud's driver has no call for it")
+    }
     provider = Provider.ONAPP
     call_timeout = 120.0
 

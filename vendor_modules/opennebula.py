@@ -14,10 +14,10 @@ from xml.etree.ElementTree import Element, SubElement, tostring
 from libcloud.compute.base import StorageVolume
 from libcloud.compute.types import NodeState, Provider
 
-from vendor_modules.abilities import UNSUPPORTED, Ability, Requirement
+from vendor_modules.abilities import Ability, Requirement, Support
 from vendor_modules.errors import InvalidRequest
 from vendor_modules.labels import KEY, NAME
-from vendor_modules.libcloud import Driver, LibcloudImages, LibcloudVolumes, one
+from vendor_modules.libcloud import Driver, LibcloudListedImages, LibcloudVolumes, one
 from vendor_modules.libcloud.site import LibcloudSite, SiteSettings
 from vendor_modules.module import ModuleSettings, Proof
 from vendor_modules.resources import Catalogue, Key, MachineSpec, VolumeSpec
@@ -46,7 +46,7 @@ class OpenNebulaSettings(SiteSettings):
     """Whether the server wants the password itself; else its SHA-1 is sent."""
 
 
-class OpenNebulaModule(LibcloudSite, LibcloudVolumes, LibcloudImages):
+class OpenNebulaModule(LibcloudSite, LibcloudVolumes, LibcloudListedImages):
     """Keys and names are in a machine's context, and in a volume's name."""
 
     title = "OpenNebula (OCCI)"
@@ -61,7 +61,7 @@ class OpenNebulaModule(LibcloudSite, LibcloudVolumes, LibcloudImages):
         "create_volume": Ability(note="comes formatted with ext3, not as zeros"),
         "destroy_volume": Ability(requires=(Requirement.DETACHED,)),
         "attach_volume": Ability(note="devices are named dev/sda, dev/vdb and the like"),
-        "destroy_image": UNSUPPORTED,
+        "destroy_image": Ability(Support.UNSUPPORTED, note="libcloud's driver has no call for it"),
     }
     Settings: ClassVar[type[ModuleSettings]] = OpenNebulaSettings
     provider = Provider.OPENNEBULA

@@ -12,10 +12,10 @@ from libcloud.common.types import LibcloudError
 from libcloud.compute.types import NodeState, Provider
 from pydantic import AfterValidator, Field
 
-from vendor_modules.abilities import UNSUPPORTED, Ability
+from vendor_modules.abilities import Ability, Support
 from vendor_modules.errors import InvalidRequest, ResourceFailed, VendorError
 from vendor_modules.labels import KEY, NAME, name_for
-from vendor_modules.libcloud import Driver, LibcloudImages, LibcloudStartedLast
+from vendor_modules.libcloud import Driver, LibcloudListedImages, LibcloudStartedLast
 from vendor_modules.libcloud.core import LibcloudModule
 from vendor_modules.libcloud.errors import words
 from vendor_modules.libcloud.site import LibcloudSizedSite, OfferedSize, SizedSiteSettings
@@ -44,7 +44,7 @@ class VCloudSettings(SizedSiteSettings):
     """The organisation's network that machines are put in; None: what the template says."""
 
 
-class VCloudModule(LibcloudSizedSite, LibcloudStartedLast, LibcloudImages):
+class VCloudModule(LibcloudSizedSite, LibcloudStartedLast, LibcloudListedImages):
     """Key, name, size and image are in a vApp's description."""
 
     title = "VMware vCloud Director"
@@ -56,7 +56,9 @@ class VCloudModule(LibcloudSizedSite, LibcloudStartedLast, LibcloudImages):
         "An outage while logging in looks like wrong credentials: libcloud's driver does not look at the status.",
         "Recordings are fixed answers: what changes after a call was seen in edited copies of them.",
     )
-    abilities: ClassVar[Mapping[str, Ability]] = {"destroy_image": UNSUPPORTED}
+    abilities: ClassVar[Mapping[str, Ability]] = {
+        "destroy_image": Ability(Support.UNSUPPORTED, note="libcloud's driver has no call for it")
+    }
     Settings: ClassVar[type[ModuleSettings]] = VCloudSettings
     provider = Provider.VCLOUD
     statuses: ClassVar[Mapping[str, Status | None]] = {

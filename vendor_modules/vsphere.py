@@ -14,9 +14,9 @@ import certifi
 from libcloud.compute.base import NodeImage
 from libcloud.compute.drivers.vsphere import VSphere_REST_NodeDriver
 
-from vendor_modules.abilities import UNSUPPORTED, Ability
+from vendor_modules.abilities import Ability, Support
 from vendor_modules.errors import InvalidRequest
-from vendor_modules.libcloud import Driver, LibcloudImages, LibcloudStartedLast, account, one
+from vendor_modules.libcloud import Driver, LibcloudListedImages, LibcloudStartedLast, account, one
 from vendor_modules.libcloud.site import LibcloudSizedSite, SizedSiteSettings
 from vendor_modules.module import ModuleSettings, Proof
 from vendor_modules.resources import Key, MachineSpec
@@ -38,7 +38,7 @@ class VSphereSettings(SizedSiteSettings):
     """Certificates of the authorities that vouch for vCenter, as a PEM file; None: the public ones."""
 
 
-class VSphereModule(LibcloudSizedSite, LibcloudStartedLast, LibcloudImages):
+class VSphereModule(LibcloudSizedSite, LibcloudStartedLast, LibcloudListedImages):
     """Keys are in names. Images are the templates of content libraries."""
 
     title = "VMware vSphere"
@@ -58,7 +58,7 @@ class VSphereModule(LibcloudSizedSite, LibcloudStartedLast, LibcloudImages):
     abilities: ClassVar[Mapping[str, Ability]] = {
         "create_machine": Ability(note="not proven by recordings"),
         "list_images": Ability(note="the templates of content libraries; not proven by recordings"),
-        "destroy_image": UNSUPPORTED,
+        "destroy_image": Ability(Support.UNSUPPORTED, note="libcloud's driver has no call for it"),
     }
     Settings: ClassVar[type[ModuleSettings]] = VSphereSettings
     call_timeout = 600.0

@@ -167,6 +167,8 @@ def examined(
     return adapted("examined", kind.Settings(**settings), services)
 
 
-def subject(kind: type[VendorModule], settings: dict[str, Any]) -> Subject:
+def subject(
+    kind: type[VendorModule], settings: dict[str, Any], credentials: Credentials = CREDENTIALS, **more: Any
+) -> Subject:
     """The module as the conformance suite examines it, as far as a recording can be examined."""
-    return Subject(kind, kind.Settings(**settings), CREDENTIALS, wire=False, machines_run=False)
+    return Subject(kind, kind.Settings(**settings), credentials, wire=False, machines_run=False, **more)

@@ -8,7 +8,7 @@ from hashlib import sha256
 from typing import Any, ClassVar
 
 from vendor_modules.capabilities import FirstBoot, Images, KeyPairs, MachineBundle, Power
-from vendor_modules.errors import Conflict, NotFound, Unavailable
+from vendor_modules.errors import Conflict, NotFound, Unavailable, Unsupported
 from vendor_modules.libcloud.core import Driver, LibcloudModule
 from vendor_modules.resources import DiskFormat, Image, Key, KeyPair, Machine, MachineSpec, Status
 from vendor_modules.userdata import script
@@ -191,6 +191,13 @@ class LibcloudImages(LibcloudModule, Images):
             format=self.image_format,
             public=self._is_public(image, key),
         )
+
+
+class LibcloudListedImages(LibcloudImages):
+    """Images where the driver cannot remove any; a module declares that in its ``abilities``."""
+
+    async def _destroy_image(self, image_id: str) -> None:
+        raise Unsupported("libcloud's driver has no call to remove images")
 
 
 class LibcloudMachineBundle(LibcloudImages, MachineBundle):

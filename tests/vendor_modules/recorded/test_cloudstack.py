@@ -3,6 +3,8 @@
 import json
 from base64 import b64decode
 from collections.abc import Callable, Iterator
+from gzip import decompress
+from hashlib import sha256
 from typing import Any
 
 import pytest
@@ -132,6 +134,19 @@ async def test_creating_a_machine(cloud: Recording) -> None:
         "securitygroupnames": "default,mongodb",
         "startvm": "True",
     }
+
+
+async def test_long_user_data_is_compressed(cloud: Recording) -> None:
+    """User data that is too long for a URL is compressed, and refused where that is not enough."""
+    incompressible = b"".join(sha256(bytes([number])).digest() for number in range(160))
+    async with _module() as module:
+        for content, error in ((b"long " * 2000, NotFound), (incompressible, InvalidRequest)):
+            spec = SPEC.model_copy(update={"user_data": UserData(files={"file": content})})
+            with pytest.raises(error):  # the recorded list of machines does not have the one that is made
+                await module.create_machine(spec, key="k")
+    (call,) = _calls(cloud, "deployVirtualMachine")
+    assert decompress(b64decode(call["userdata"])).startswith(b"#!/bin/sh\n")
+    assert len(call["userdata"]) < 4096
 
 
 async def test_networks_of_new_machines(cloud: Recording) -> None:
@@ -382,10 +397,10 @@ async def test_the_life_of_a_security_group(cloud: Recording) -> None:
 
 
 async def test_the_recorded_quotas(cloud: Recording) -> None:
-    """The account's limits are told, and what has none."""
+    """The account's limits are told, and nothing of what has none."""
     async with _module() as module:
         quotas = await module.quotas()
-    limits = {"machines": 20, "addresses": None, "volumes": 20, "snapshots": 20, "images": 20, "networks": 20}
+    limits = {"machines": 20, "volumes": 20, "snapshots": 20, "images": 20, "networks": 20}
     assert quotas == [Quota(resource=name, limit=limit) for name, limit in limits.items()]
 
 

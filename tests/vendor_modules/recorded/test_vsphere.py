@@ -27,6 +27,7 @@ SETTINGS: dict[str, Any] = {
     "jurisdiction": "EU",
     "url": "https://vcenter.example",
     "sizes": [{"name": "small", "cores": 4, "memory_mib": 19456, "disk_gib": 48}],
+    "prices_per_hour": {"small": "0.50"},
     "datastore": "datastore-75",
     "folder": "group-v3",
 }
