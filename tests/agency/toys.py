@@ -138,6 +138,7 @@ class CloudModule(ToyModule):
             object_gib_month=Decimal("0.02"),
             guarantees=(guarantee,),
             offer_validity_seconds=cloud.offer_validity_seconds,
+            lacks=() if cloud.block else ("volumes", "attach-detach", "volume-bundle"),
         )
 
     async def _create_volume(self, spec: VolumeSpec, key: str) -> Volume:
