@@ -48,6 +48,8 @@ class Ec2Settings(LibcloudSettings):
 
     endpoint: AnyHttpUrl | None = None
     """The API's URL: for an emulator, or a cloud that speaks like EC2. By default, that of the region."""
+    objects_endpoint: AnyHttpUrl | None = None
+    """S3's URL; by default, the endpoint if one is given, else that of the region."""
     zone: Annotated[str, Field(pattern=r"^[a-z0-9-]{1,63}$")] | None = None
     """The availability zone where machines and volumes are made; by default, the region's first."""
     subnet: Annotated[str, Field(pattern=r"^subnet-[0-9a-z]+$")] | None = None

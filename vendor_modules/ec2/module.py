@@ -7,10 +7,11 @@ from typing import ClassVar
 
 from vendor_modules.abilities import Ability, Requirement, Support
 from vendor_modules.ec2.network import Ec2Addresses, Ec2Networks, Ec2SecurityGroups
+from vendor_modules.ec2.s3 import S3
 from vendor_modules.module import PriceSource, Proof
 
 
-class Ec2Module(Ec2SecurityGroups, Ec2Addresses, Ec2Networks):
+class Ec2Module(S3, Ec2SecurityGroups, Ec2Addresses, Ec2Networks):
     """Amazon EC2, one region of it."""
 
     title = "Amazon EC2"
@@ -25,6 +26,7 @@ class Ec2Module(Ec2SecurityGroups, Ec2Addresses, Ec2Networks):
         "destroy_volume": Ability(requires=(Requirement.DETACHED,)),
         "attach_volume": Ability(requires=(Requirement.SAME_ZONE,)),
         "bundle_machine": Ability(requires=(Requirement.STOPPED,)),
+        "put_object": Ability(largest_mib=5 * 1024),
         "reboot_machine": Ability(Support.EMULATED, note="stop and start"),
     }
     known_limits = (

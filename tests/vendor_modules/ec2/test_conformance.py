@@ -48,6 +48,7 @@ async def subject(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Pri
             endpoint=moto.url,
             image_owners=("self", "099720109477"),
             block_gib_month="0.088",
+            object_gib_month="0.023",
         )
         yield Priced(
             Ec2,
