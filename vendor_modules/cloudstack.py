@@ -10,6 +10,7 @@ import re
 from collections import defaultdict
 from collections.abc import Collection, Mapping
 from gzip import compress
+from ipaddress import ip_network
 from typing import Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
@@ -107,6 +108,7 @@ class CloudStackModule(
         "User data may be 3000 bytes, compressed: libcloud sends it in the URL. What is longer is compressed, which "
         "cloud-init understands.",
         "CloudStack does not tell the public keys of key pairs.",
+        "Key pairs, volumes and snapshots have names that are made from theirs and their keys.",
         "Security groups show their TCP rules for single ports; not all zones have security groups.",
         "Lists longer than the server's largest page (500, unless it is configured otherwise) are cut off.",
         "A snapshot whose size is not told (before 4.9, of a volume that is gone) is shown as of 1 GiB.",
@@ -114,7 +116,10 @@ class CloudStackModule(
         "Recordings are fixed answers: what changes after a call was seen in edited copies of them.",
     )
     abilities: ClassVar[Mapping[str, Ability]] = {
-        "create_volume": Ability(note="sizes are rounded up to whole GiB, for which there must be a disk offering"),
+        "create_volume": Ability(
+            note="sizes are rounded up to whole GiB, for which there must be a disk offering; a volume from a snapshot "
+            "has the snapshot's size"
+        ),
         "destroy_volume": Ability(requires=(Requirement.DETACHED,)),
         "attach_volume": Ability(note="devices are named dev/vdb and the like"),
         "bundle_machine": Ability(requires=(Requirement.STOPPED,)),
@@ -173,7 +178,8 @@ class CloudStackModule(
         return {"ex_userdata": sent}
 
     def _name_of(self, resource: Any) -> str:
-        return (resource.extra or {}).get("displayname") or str(resource.name)
+        extra = resource.extra or {}
+        return extra.get("displayname") or extra.get("displaytext") or str(resource.name)
 
     def _start(self, driver: Driver, node: Any) -> None:
         driver.ex_start(node)
@@ -208,10 +214,15 @@ class CloudStackModule(
     def _volume_snapshots(self, driver: Driver) -> list[Any]:
         return list(driver.list_snapshots())
 
+    def _create_image(self, driver: Driver, node: Any, name: str, key: Key) -> Any:
+        return driver.create_image(node, name_for(key, name), displaytext=name)
+
     # --- security groups: they go by their names, as machines want them ---
 
     async def _create_security_group(self, name: str, rules: tuple[Rule, ...], key: Key) -> SecurityGroup:
         chosen = name_for(key, name)
+        for rule in rules:  # before there is a group
+            _check_network(rule.cidr)
 
         def create(driver: Driver) -> SecurityGroup:
             groups = {group["name"]: group for group in driver.ex_list_security_groups()}
@@ -246,6 +257,13 @@ class CloudStackModule(
             for name, limit in limits.items()
             if name in _LIMITS and limit >= 0  # others are not limited
         ]
+
+
+def _check_network(cidr: str) -> None:
+    try:
+        ip_network(cidr)
+    except ValueError as error:
+        raise InvalidRequest(f"{cidr!r} is no network: {error}") from None
 
 
 def _group_named(driver: Driver, name: str) -> Mapping[str, Any]:
@@ -286,6 +304,8 @@ class _Driver(CloudStackNodeDriver):
             volume = super().create_volume(size, name, location)  # type: ignore[no-untyped-call]
             volume.size *= GIB  # as in lists
             return volume
+        if size > snapshot.size:
+            raise Unsupported(f"a volume from a snapshot of {snapshot.size} GiB has that size")
         asked = {"name": name, "zoneid": location.id, "snapshotid": snapshot.id}
         made = self._async_request(command="createVolume", params=asked)["volume"]  # type: ignore[no-untyped-call]
         return StorageVolume(made["id"], made["name"], made["size"], self, extra={})
@@ -312,11 +332,16 @@ class _Driver(CloudStackNodeDriver):
         made = self._async_request(command="createSnapshot", params=asked)  # type: ignore[no-untyped-call]
         return self._to_snapshot(made["snapshot"], {str(volume.id): volume.size})
 
-    def create_image(self, node: Any, name: Any) -> Any:  # type: ignore[override]
+    def create_image(self, node: Any, name: Any, displaytext: Any = None) -> Any:
         root = next(v for v in self.list_volumes(node) if v.extra["volume_type"] == "ROOT")  # type: ignore[no-untyped-call]
-        asked = {"name": name, "displaytext": name, "ostypeid": node.extra["guest_os"], "volumeid": root.id}
+        asked = {
+            "name": name,
+            "displaytext": displaytext or name,
+            "ostypeid": node.extra["guest_os"],
+            "volumeid": root.id,
+        }
         made = self._async_request(command="createTemplate", params=asked)["template"]  # type: ignore[no-untyped-call]
-        return NodeImage(made["id"], made["name"], self)
+        return NodeImage(made["id"], made["name"], self, extra={"displaytext": made["displaytext"]})
 
     def delete_image(self, node_image: Any) -> bool:
         self._async_request(command="deleteTemplate", params={"id": node_image.id})  # type: ignore[no-untyped-call]

@@ -23,7 +23,6 @@ import libcloud.storage.types as storage
 import requests.exceptions as web
 import urllib3.exceptions as wire
 from libcloud.common.base import BaseDriver, Response
-from libcloud.common.base import Response
 from libcloud.common.exceptions import BaseHTTPError
 from libcloud.compute.types import KeyPairDoesNotExistError
 from libcloud.loadbalancer.types import LibcloudLBImmutableError
@@ -103,8 +102,6 @@ def translate(error: BaseException) -> VendorError | None:
         return Throttled(told, retry_after=_seconds(error.retry_after)) if hasattr(error, "retry_after") else failed
     if refused := _refused(error, told):
         return refused
-    if refused := _refused(error, told):
-        return refused
     for kinds, ours in _BY_CLASS:
         if isinstance(error, kinds):
             return _slow(error) or ours(told)
@@ -116,17 +113,6 @@ def translate(error: BaseException) -> VendorError | None:
         return Unavailable(told)
     if isinstance(error, Exception) and not isinstance(error, VendorError) and _in_libcloud(error):
         return ProtocolError(f"the answer cannot be read: {type(error).__name__}: {told}")
-    return None
-
-
-def _refused(error: BaseException, told: str) -> VendorError | None:
-    """What a refusal stands for whose words the driver failed to read, such as a proxy's page: its status says it."""
-    if not isinstance(error, common.MalformedResponseError | LookupError | TypeError | AttributeError | ValueError):
-        return None
-    for frame, _ in walk_tb(error.__traceback__):
-        response = frame.f_locals.get("self")
-        if isinstance(response, Response) and _number(response.status) >= 400:
-            return by_status(_number(response.status), told, {k.lower(): v for k, v in response.headers.items()})
     return None
 
 

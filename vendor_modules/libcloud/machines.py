@@ -203,6 +203,10 @@ class LibcloudListedImages(LibcloudImages):
 class LibcloudMachineBundle(LibcloudImages, MachineBundle):
     """Images of machines by ``create_image``."""
 
+    def _create_image(self, driver: Driver, node: Any, name: str, key: Key) -> Any:
+        tags = self._tags_for("image", key, name)
+        return driver.create_image(node, self._provider_name("image", key, name), **tags)
+
     async def _bundle_machine(self, machine_id: str, name: str, key: Key) -> Image:
         def make(driver: Driver) -> Any:
             node = self._node(driver, machine_id)
@@ -210,8 +214,7 @@ class LibcloudMachineBundle(LibcloudImages, MachineBundle):
                 raise NotFound(f"there is no machine {machine_id!r}")
             if self._status_of(node) is not Status.STOPPED:
                 raise Conflict(f"machine {machine_id} is not stopped")
-            chosen = self._provider_name("image", key, name)
-            return driver.create_image(node, chosen, **self._tags_for("image", key, name))
+            return self._create_image(driver, node, name, key)
 
         def bundle(driver: Driver) -> Image:
             image = self._once(lambda: self._node_images(driver), lambda: make(driver), driver.delete_image, key)

@@ -11,7 +11,10 @@ import pytest
 from libcloud.common.cloudstack import CloudStackConnection
 from pydantic import SecretStr
 
-from tests.labs.libcloud_fixtures import PASSWORD, Answer, Recording, Request, examined, recorded, replay
+from tests.labs.libcloud_fixtures import PASSWORD, Answer, Recording, Request, examined, recorded, replay, subject
+from tests.vendor_modules.recorded.cloudstack_account import Account
+from tests.vendor_modules.recorded.routes import checks_for
+from vendor_modules import conformance
 from vendor_modules.cloudstack import CloudStackModule
 from vendor_modules.errors import (
     Conflict,
@@ -332,7 +335,7 @@ async def test_bundling_a_machine(cloud: Recording) -> None:
         cloud.edit = edit
         await module.destroy_image("10260")
     name = made["name"]
-    asked = {"name": name, "displaytext": name, "ostypeid": "12", "volumeid": ROOT}
+    asked = {"name": name, "displaytext": "golden", "ostypeid": "12", "volumeid": ROOT}
     assert _calls(cloud, "createTemplate") == [asked]
     assert _calls(cloud, "deleteTemplate") == [{"id": "10260"}]
 
@@ -447,3 +450,31 @@ async def test_refusals(cloud: Recording, code: int, error: type[VendorError]) -
         with pytest.raises(error, match="no: ") as raised:
             await module.list_machines()
     assert PASSWORD not in repr(raised.value)
+
+
+CHECKS = checks_for(
+    CloudStackModule,
+    [
+        *(f"{kind}-keeps-a-" for kind in ("key-pair", "volume", "snapshot")),
+        *(f"{kind}-is-told-from-its-namesake" for kind in ("key-pair", "volume", "snapshot")),
+        "key-pair-has-its-public-key",
+        "snapshot-leaves-its-volume-alone",  # compares a name's key between two memories
+    ],
+)
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=str)
+async def test_conformance(check: conformance.Check, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The module keeps the contract of the check, on a recorded account that remembers."""
+    monkeypatch.setattr(CloudStackConnection, "poll_interval", 0)
+    account = Account()
+    more = {"image": "576", "size": "105", "volume_mib": 1024, "credentials_checked": False}
+    with replay("test_cloudstack", "CloudStackMockHttp", _get_request=account._get_request):
+        settings = SETTINGS | {"block_gib_month": "0.10"}
+        result = await conformance.run_check(check, subject(CloudStackModule, settings, KEYS, **more))
+    assert result.outcome != "failed", result.reason
+
+
+def test_enough_is_checked() -> None:
+    """At least 160 checks are run: those that are left out go by parts of their names."""
+    assert len(CHECKS) >= 160
