@@ -80,11 +80,12 @@ class Asked:
 
 
 class OcciServer(StubServer):
-    """The stub, its service at ``root``. ``mixins`` can be taken away."""
+    """The stub, its service at ``root``. ``mixins`` can be taken away. Without ``summaries`` those of resources are
+    lost; with ``own_links`` a link is shown as its own target, the real one among its attributes, as by ooi 1.2.0."""
 
-    def __init__(self, *, root: str = "/occi", summaries: bool = True) -> None:
+    def __init__(self, *, root: str = "/occi", summaries: bool = True, own_links: bool = False) -> None:
         super().__init__()
-        self.root, self.summaries = root, summaries
+        self.root, self.summaries, self.own_links = root, summaries, own_links
         self.mixins = dict(_MIXINS)
         self.entities: dict[str, Entity] = {}
 
@@ -210,8 +211,9 @@ class OcciServer(StubServer):
 
     def _ends(self, entity: Entity, term: str) -> None:
         for name, kind in (("occi.core.source", "compute"), ("occi.core.target", term)):
-            place = str(entity.attributes.get(name, "")).removeprefix(self.url).removeprefix(self.root)
-            if place not in self.entities or self.entities[place].term != kind:
+            reference = str(entity.attributes.get(name, "")).removeprefix(self.url)
+            place = reference.removeprefix(self.root)
+            if place == reference or place not in self.entities or self.entities[place].term != kind:
                 raise Refused(400, f"{name} is no {kind}")
             entity.attributes[name] = place
 
@@ -327,8 +329,10 @@ class OcciServer(StubServer):
 
     def _link(self, link: Entity) -> str:
         target = self.entities[link.attributes["occi.core.target"]]
-        shown = "".join(f"; {n}={_shown(v)}" for n, v in link.shown().items() if not n.startswith("occi.core"))
-        ends = f'<{self.root}{target.location}>; rel="{INFRA}{target.term}"; self="{self.root}{link.location}"'
+        hidden = () if self.own_links else ("occi.core",)
+        shown = "".join(f"; {n}={_shown(v)}" for n, v in link.shown().items() if not n.startswith(hidden))
+        place = self.root + (link if self.own_links else target).location
+        ends = f'<{place}>; rel="{INFRA}{target.term}"; self="{self.root}{link.location}"'
         return f'{ends}; category="{INFRA}{link.term}"{shown}'
 
     def _as_json(self, entity: Entity) -> dict[str, Any]:

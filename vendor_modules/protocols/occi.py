@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import Mapping
+from contextlib import suppress
 from decimal import Decimal
 from ipaddress import ip_network
 from typing import Any, ClassVar, Literal
@@ -180,8 +181,9 @@ class OcciModule(Power, FirstBoot, Attachments, Images, Networks, HttpModule):
             location = await self.service.create(await self._at(COMPUTE), await self._order_of(spec, key))
         else:
             location = f"{await self._at(COMPUTE)}{segment(machine.id)}"
-            if _START in (await self.service.entity(location)).actions:
-                await self.service.invoke(location, Invocation(_START))
+            if machine.status is Status.STOPPED:
+                with suppress(Conflict):  # one that is not built yet is inactive too, and cannot be started
+                    await self.service.invoke(location, Invocation(_START))
         machine_id = location.rpartition("/")[2]
         for attachment in spec.volumes:
             await self._attach_volume(attachment.volume, machine_id, attachment.device)
@@ -232,7 +234,9 @@ class OcciModule(Power, FirstBoot, Attachments, Images, Networks, HttpModule):
         key, name = await self._labels_in(entity, keys)
         sizes = {c.type: n for n, c in (await self._templates(RESOURCE_TEMPLATE)).items()}
         images = {c.type: n for n, c in (await self._templates(OS_TEMPLATE)).items()}
-        volumes = [self._id(link.target) for link in entity.links if STORAGE in (link.target_kind,)]
+        # some services name the link itself where its target should be, and the target among its attributes
+        targets = [str(link.attributes.get("occi.core.target") or link.target) for link in entity.links]
+        volumes = [self._id(t) for t, link in zip(targets, entity.links, strict=True) if link.target_kind == STORAGE]
         addresses = [link.attributes.get("occi.networkinterface.address") for link in entity.links]
         with understood("compute resource"):
             state = str(entity.attributes["occi.compute.state"])
@@ -393,8 +397,8 @@ class OcciModule(Power, FirstBoot, Attachments, Images, Networks, HttpModule):
     async def _ends(self, machine_id: str, kind: str, target_id: str) -> dict[str, Value]:
         """Where a link from a machine begins and ends."""
         return {
-            "occi.core.source": f"{await self._at(COMPUTE)}{segment(machine_id)}",
-            "occi.core.target": f"{await self._at(kind)}{segment(target_id)}",
+            "occi.core.source": self.service.reference(f"{await self._at(COMPUTE)}{segment(machine_id)}"),
+            "occi.core.target": self.service.reference(f"{await self._at(kind)}{segment(target_id)}"),
         }
 
     def _joins(self, link: Entity, ends: Mapping[str, Value]) -> bool:

@@ -123,6 +123,10 @@ class OcciService:
             raise ProtocolError("the answer has a location that is none")
         return path
 
+    def reference(self, location: str) -> str:
+        """A location as the service itself writes it, to be put into what is sent."""
+        return self._base + self.path(location)
+
     async def _send(
         self, method: str, location: str, thing: occi.Entity | occi.Invocation | None = None
     ) -> httpx.Response:

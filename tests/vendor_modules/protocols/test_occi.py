@@ -105,6 +105,15 @@ async def test_key_is_in_the_title_where_summaries_are_lost():
     assert (first.id, first.key) == (again.id, "k")
 
 
+async def test_links_that_are_their_own_targets_are_read():
+    """Where a service names a link itself as its target, as ooi does, the machine's volume is found all the same."""
+    with OcciServer(own_links=True) as server:
+        async with made(OcciModule, LOGIN, url=f"{server.url}/occi", sizes=SIZES) as module:
+            volume = await module.create_volume(VolumeSpec(name="data", size_mib=1024), key="v")
+            given = (Attachment(volume=volume.id, device="dev/vdb"),)
+            assert (await module.create_machine(spec(volumes=given), key="m")).volumes == (volume.id,)
+
+
 async def test_header_rendering_takes_ascii_only(fresh):
     """A name with other letters cannot go into HTTP headers: it is refused, and nothing is made."""
     async with made(OcciModule, LOGIN, url=f"{fresh.url}/occi", rendering="text/occi", sizes=SIZES) as module:
