@@ -269,6 +269,13 @@ def json_of(response: httpx.Response) -> Any:
         return response.json()
 
 
+def objects_of(value: Any, what: str) -> list[dict[str, Any]]:
+    """A list of objects out of JSON; an object is no empty list, nor is anything else."""
+    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+        raise ProtocolError(f"the answer is no list of {what}")
+    return value
+
+
 def xml_of(content: bytes, root: str | None = None) -> etree._Element:
     """XML from a provider: no entities, no network, no huge trees; its root's name, if one is given."""
     parser = etree.XMLParser(resolve_entities=False, no_network=True, load_dtd=False, remove_comments=True)

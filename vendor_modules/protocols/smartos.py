@@ -45,7 +45,7 @@ from vendor_modules.errors import (
     Unsupported,
     VendorError,
 )
-from vendor_modules.http import EndpointSettings, HttpModule, json_of, segment, understood
+from vendor_modules.http import EndpointSettings, HttpModule, json_of, objects_of, segment, understood
 from vendor_modules.labels import KEY, NAME, name_for
 from vendor_modules.module import ModuleSettings, PriceSource, Proof
 from vendor_modules.protocols.notes import note, noted
@@ -164,14 +164,14 @@ class SmartosModule(Power, FirstBoot, MachineBundle, SecurityGroups, Networks, Q
 
     async def _quotas(self) -> list[Quota]:
         try:
-            answer = await self._get("/limits")
+            limits = await self._items("/limits", "limits")
         except NotFound:
             raise Unsupported("the data centre's operator has not turned limits on") from None
         names = {"machines": "machines", "ram": "memory-mib"}
-        with understood("list of limits"):
+        with understood("limit"):
             return [
                 Quota(resource=names.get(limit["by"], limit["by"]), limit=limit["value"], used=limit.get("used"))
-                for limit in answer
+                for limit in limits
                 if "check" not in limit  # those are for machines of one image or system only
             ]
 
@@ -238,8 +238,8 @@ class SmartosModule(Power, FirstBoot, MachineBundle, SecurityGroups, Networks, Q
         offset = 0
         while True:
             response = await self._ask("GET", "/machines", params={**query, "offset": offset, "limit": PAGE})
+            page = objects_of(json_of(response), "machines")
             with understood("list of machines"):
-                page = list(json_of(response))
                 limit = int(response.headers.get("x-query-limit", PAGE))
                 gone = [item for item in page if item["state"] == "deleted"]
             for item in page:
@@ -272,9 +272,9 @@ class SmartosModule(Power, FirstBoot, MachineBundle, SecurityGroups, Networks, Q
             )
 
     async def _packages(self) -> list[dict[str, Any]]:
-        answer = await self._get("/packages")
-        with understood("list of packages"):
-            return [package for package in answer if package["id"] and package["name"]]
+        packages = await self._items("/packages", "packages")
+        with understood("package"):
+            return [package for package in packages if package["id"] and package["name"]]
 
     async def _package_id(self, size: str) -> str:
         for package in await self._packages():
@@ -304,9 +304,7 @@ class SmartosModule(Power, FirstBoot, MachineBundle, SecurityGroups, Networks, Q
         return _image(await self._get(f"/images/{_uuid(image_id)}"))
 
     async def _list_images(self) -> list[Image]:
-        answer = await self._get("/images", {"state": "all"})
-        with understood("list of images"):
-            return [_image(item) for item in answer]
+        return [_image(item) for item in await self._items("/images", "images", {"state": "all"})]
 
     async def _destroy_image(self, image_id: str) -> None:
         await self._ask("DELETE", f"/images/{_uuid(image_id)}")
@@ -357,8 +355,8 @@ class SmartosModule(Power, FirstBoot, MachineBundle, SecurityGroups, Networks, Q
         return [rule for match, rule in found if match and match["tag"] == tag]
 
     async def _all_rules(self) -> list[dict[str, Any]]:
-        answer = await self._get("/fwrules")
-        with understood("list of firewall rules"):
+        rules = await self._items("/fwrules", "firewall rules")
+        with understood("firewall rule"):
             return [
                 {
                     "id": str(rule["id"]),
@@ -366,7 +364,7 @@ class SmartosModule(Power, FirstBoot, MachineBundle, SecurityGroups, Networks, Q
                     "enabled": bool(rule["enabled"]),
                     "description": str(rule.get("description") or ""),
                 }
-                for rule in answer
+                for rule in rules
             ]
 
     # --- networks: each a fabric network on a VLAN of its own, by whose number it is known ---
@@ -398,13 +396,19 @@ class SmartosModule(Power, FirstBoot, MachineBundle, SecurityGroups, Networks, Q
         return _network(vlan, network)
 
     async def _free_vlan(self, name: str, key: Key) -> dict[str, Any]:
-        taken = {vlan["vlan_id"] for vlan in await self._vlans()}
-        free = next((number for number in range(2, 4095) if number not in taken), None)
-        if free is None:
-            raise QuotaExceeded("the account's fabric has no free VLAN")
-        order = {"vlan_id": free, "name": name_for(key, name), "description": note(key, name)}
-        vlan: dict[str, Any] = await self._post(_VLANS, order)
-        return vlan
+        """A new VLAN with the lowest number that is free; somebody else may take the same one at the same time."""
+        while True:
+            vlans = await self._vlans()
+            if ours := next((vlan for vlan in vlans if noted(vlan.get("description"))[0] == key), None):
+                return ours
+            taken = {vlan["vlan_id"] for vlan in vlans}
+            free = next((number for number in range(2, 4095) if number not in taken), None)
+            if free is None:
+                raise QuotaExceeded("the account's fabric has no free VLAN")
+            order = {"vlan_id": free, "name": name_for(key, name), "description": note(key, name)}
+            with suppress(Conflict):
+                vlan: dict[str, Any] = await self._post(_VLANS, order)
+                return vlan
 
     async def _describe_network(self, network_id: str) -> Network:
         return _network(*await self._fabric_network(network_id))
@@ -431,22 +435,24 @@ class SmartosModule(Power, FirstBoot, MachineBundle, SecurityGroups, Networks, Q
         found: list[OnFabric] = []
         for vlan in await self._vlans():
             with suppress(NotFound):  # gone since they were listed
-                answer = await self._get(f"{_VLANS}/{vlan['vlan_id']}/networks")
-                with understood("list of networks"):
-                    networks: list[dict[str, Any] | None] = [dict(network) for network in answer]
-                ours = noted(vlan.get("description"))[0]
-                found += [(vlan, network) for network in networks or ([None] if ours else [])]
+                networks = await self._items(f"{_VLANS}/{vlan['vlan_id']}/networks", "networks")
+                found += [(vlan, network) for network in networks]
+                if not networks and noted(vlan.get("description"))[0]:
+                    found.append((vlan, None))
         return found
 
     async def _vlans(self) -> list[dict[str, Any]]:
-        answer = await self._get(_VLANS)
-        with understood("list of VLANs"):
-            return [vlan for vlan in answer if isinstance(vlan["vlan_id"], int)]
+        vlans = await self._items(_VLANS, "VLANs")
+        with understood("VLAN"):
+            return [vlan for vlan in vlans if isinstance(vlan["vlan_id"], int)]
 
     # --- HTTP ---
 
     async def _get(self, path: str, query: Mapping[str, str] | None = None) -> Any:
         return json_of(await self._ask("GET", path, params=query))
+
+    async def _items(self, path: str, what: str, query: Mapping[str, str] | None = None) -> list[dict[str, Any]]:
+        return objects_of(await self._get(path, query), what)
 
     async def _post(self, path: str, order: Mapping[str, Any]) -> Any:
         return json_of(await self._ask("POST", path, json=order))

@@ -32,7 +32,7 @@ RSA = key_pair(rsa.generate_private_key(65537, 2048))
 
 @pytest.fixture(scope="module")
 def cloud():
-    with SmartosServer(ACCOUNT, RSA.public_key, page=20) as server:
+    with SmartosServer(ACCOUNT, RSA.public_key, page=5) as server:
         yield server
 
 
@@ -45,7 +45,7 @@ def subject(cloud):
         image=IMAGE,
         machines_run=False,
         unknown_id="0b5c2b6a-1111-4c5c-9999-123456789abc",
-        page_size=20,
+        page_size=5,
     )
 
 
