@@ -44,6 +44,7 @@ SETTINGS: dict[str, Any] = {
 }
 IMAGE = "debian-7-wheezy-v20131014"
 SPEC = MachineSpec(name="Web ☎", image=IMAGE, size="n1-standard-1")
+_KNOWN = ("us-central1", "europe-west1")
 BASE = "/compute/v1/projects/project-name"
 LINK = f"https://www.googleapis.com{BASE}/zones/us-central1-a"
 
@@ -80,7 +81,7 @@ class Project(Routes):
             "/o/oauth2/token",
             lambda _: (200, {"access_token": "t", "token_type": "Bearer", "expires_in": 3600}),
         )
-        self.on("GET", f"{BASE}/(zones|regions)", lambda kind, _: (200, self.recorded(f"{kind}.json")))
+        self.on("GET", f"{BASE}/(zones|regions)", lambda kind, _: (200, self._here(kind)))
         sizes = self.recorded("zones_us-central1-a_machineTypes.json")
         self.on("GET", f"{BASE}/{zone}/machineTypes", lambda _: (200, sizes))
         self.on(
@@ -114,6 +115,9 @@ class Project(Routes):
     def recorded(self, file: str) -> Any:
         """The recording, in a project whose id can be one."""
         return json.loads(_text(file))
+
+    def _here(self, kind: str) -> Any:
+        return {"items": [one for one in self.recorded(f"{kind}.json")["items"] if one["name"].startswith(_KNOWN)]}
 
     def _boot(self, name: str) -> Any:
         boot = self.recorded("zones_us-central1-a_disks_lcdisk.json")
