@@ -174,10 +174,10 @@ class S3(Ec2Compute, Objects):
     # --- asking ---
 
     async def _s3(
-        self, method: str, path: str, part: str = "", *, content: bytes = b"", **query: str
+        self, method: str, path: str, part: str = "", *, content: bytes = b"", query: Mapping[str, str] | None = None
     ) -> etree._Element:
         """The answer's root, an empty one where there is no answer; ``part`` is what of the bucket is meant."""
-        asked = {part: "", **query} if part else query
+        asked = {part: ""} if part else query
         headers = {"content-md5": b64encode(hashlib.md5(content, usedforsecurity=False).digest()).decode()}
         async with self._asked(method, path, query=asked, content=content, headers=headers) as answer:
             body = await answer.aread()
