@@ -103,7 +103,10 @@ class CloudStackModule(
 
     title = "Apache CloudStack"
     proof = Proof.RECORDED
-    proven_by = "libcloud 3.9.1's recorded answers of the service, through this module"
+    proven_by = (
+        "libcloud 3.9.1's recorded answers of the service, through this module; the conformance suite on an account "
+        "that is made of them and remembers"
+    )
     known_limits = (
         "User data may be 3000 bytes, compressed: libcloud sends it in the URL. What is longer is compressed, which "
         "cloud-init understands.",
@@ -113,7 +116,7 @@ class CloudStackModule(
         "Lists longer than the server's largest page (500, unless it is configured otherwise) are cut off.",
         "A snapshot whose size is not told (before 4.9, of a volume that is gone) is shown as of 1 GiB.",
         "Removing an image was never recorded; it is done as the API's reference says.",
-        "Recordings are fixed answers: what changes after a call was seen in edited copies of them.",
+        "Recordings are fixed answers: what changes after a call is what the tests make of them.",
     )
     abilities: ClassVar[Mapping[str, Ability]] = {
         "create_volume": Ability(

@@ -23,12 +23,15 @@ class OnAppModule(LibcloudSizedSite, LibcloudKeyPairs, LibcloudListedImages):
 
     title = "OnApp"
     proof = Proof.RECORDED
-    proven_by = "libcloud 3.9.1's recorded answers of the service, through this module"
+    proven_by = (
+        "libcloud 3.9.1's recorded answers of the service, through this module; the conformance suite on an account "
+        "that is made of them and remembers"
+    )
     known_limits = (
         "Machines cannot be stopped, and volumes cannot be had: libcloud's driver has no calls for them.",
         "A machine gets all SSH keys of the account, whichever key pair it is made with.",
         "The machine sizes are those of the settings; OnApp has none of its own.",
-        "Recordings are fixed answers: what changes after a call was seen in edited copies of them.",
+        "Recordings are fixed answers: what changes after a call is what the tests make of them.",
     )
     abilities: ClassVar[Mapping[str, Ability]] = {
         "destroy_image": Ability(Support.UNSUPPORTED, note="libcloud's driver has no call for it")

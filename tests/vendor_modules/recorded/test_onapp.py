@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
-from tests.labs.libcloud_fixtures import PASSWORD, Answer, Recording, Request, examined, recorded, replay
+from tests.labs.libcloud_fixtures import PASSWORD, Answer, Recording, Request, examined, recorded, replay, subject
+from tests.vendor_modules.recorded.routes import Refused, Routes, checks_for
+from vendor_modules import conformance
 from vendor_modules.errors import Conflict, InvalidRequest, NotFound, QuotaExceeded, TimedOut, Unauthorized, Unsupported
 from vendor_modules.labels import KEY, NAME, name_for
 from vendor_modules.onapp import OnAppModule
@@ -200,3 +202,61 @@ async def test_refusals(onapp: Recording, status: int, error: type[Exception]) -
         with pytest.raises(error) as raised:
             await module.list_machines()
     assert PASSWORD not in repr(raised.value)
+
+
+class Account(Routes):
+    """The recorded account, which remembers: what is created is what was recorded, with what was asked for."""
+
+    def __init__(self) -> None:
+        super().__init__("onapp")
+        self.machines = self.recorded("list_nodes.json")
+        self.keys = self.recorded("list_key_pairs.json")
+        self.on("GET", "/virtual_machines.json", lambda _: (200, self.machines))
+        self.on("POST", "/virtual_machines.json", self.build)
+        self.on("DELETE", "/virtual_machines/(.+).json", self.destroy)
+        self.on("GET", "/templates.json", lambda _: (200, self.recorded("list_images.json")))
+        self.on("GET", "/profile.json", lambda _: (200, self.recorded("profile.json")))
+        self.on("GET", "/users/123/ssh_keys.json", lambda _: (200, self.keys))
+        self.on("POST", "/users/123/ssh_keys.json", self.add_key)
+        self.on("DELETE", "/settings/ssh_keys/(.+).json", self.remove_key)
+
+    def build(self, sent: Any) -> tuple[int, Any]:
+        wanted = sent["virtual_machine"]
+        made = self.recorded("create_node.json")
+        made["virtual_machine"] |= {name: wanted[name] for name in ("label", "note", "memory", "cpus", "template_id")}
+        made["virtual_machine"]["identifier"] = str(next(self.numbers))
+        self.machines.append(made)
+        return 201, made
+
+    def destroy(self, identifier: str, _: Any) -> tuple[int, Any]:
+        self.machines[:] = [one for one in self.machines if one["virtual_machine"]["identifier"] != identifier]
+        return 204, None
+
+    def add_key(self, sent: Any) -> tuple[int, Any]:
+        if not sent["key"].split(" ")[1].startswith("AAAA"):
+            raise Refused(422, {"errors": {"key": ["is invalid"]}})
+        made = self.recorded("import_key_pair.json")
+        made["ssh_key"] |= {"id": next(self.numbers), "key": sent["key"]}
+        self.keys.append(made)
+        return 201, made
+
+    def remove_key(self, number: str, _: Any) -> tuple[int, Any]:
+        self.keys[:] = [one for one in self.keys if str(one["ssh_key"]["id"]) != number]
+        return 204, None
+
+
+CHECKS = checks_for(OnAppModule, [])
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=str)
+async def test_conformance(check: conformance.Check) -> None:
+    """The module keeps the contract of the check, on a recorded account that remembers."""
+    examinee = subject(OnAppModule, SETTINGS, image="123456", credentials_checked=False)
+    with replay("test_onapp", "OnAppMockHttp", _get_request=Account()):
+        result = await conformance.run_check(check, examinee)
+    assert result.outcome != "failed", result.reason
+
+
+def test_enough_is_checked() -> None:
+    """At least 60 checks are run: those that apply are found by what the module can do."""
+    assert len(CHECKS) >= 60
