@@ -39,7 +39,7 @@ def install(folder: Path) -> Path:
     _run(fetch, "pip cannot get pyssf")
     (archive,) = folder.glob("pyssf-*.tar.gz")
     with tarfile.open(archive) as tar:
-        tar.extractall(folder, filter="data")
+        tar.extractall(folder, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))  # new in 3.11.4
     source = folder / archive.name.removesuffix(".tar.gz")
     convert = [sys.executable, "-W", "ignore", "-m", "lib2to3", "-w", "-n", "--no-diffs", str(source / "occi")]
     _run(convert, "lib2to3 cannot convert pyssf")
