@@ -44,7 +44,7 @@ def vendor_file(directory: Path, url: str, password: str = PASSWORD, **more: obj
 
 
 async def test_checking_the_testbed_needs_nothing() -> None:
-    """`agency vendor check testbed` brings its own cloud, passes every check that applies to it, and reports each as JSON."""
+    """`agency vendor check testbed` brings its own cloud, fails no check, and reports each as JSON."""
     status, out, err = await agency("vendor", "check", "testbed", "--json")
     report = json.loads(out)
     assert [check for check in report["checks"] if check["outcome"] == "failed"] == [], err
