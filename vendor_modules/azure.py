@@ -12,12 +12,13 @@ from libcloud.common.azure_arm import AzureResourceManagementConnection
 from libcloud.common.base import Connection
 from libcloud.compute.base import NodeAuthPassword, NodeLocation
 from libcloud.compute.drivers.azure_arm import DISK_API_VERSION, AzureNic, AzureNodeDriver
+from libcloud.storage.drivers.azure_blobs import AzureBlobsStorageDriver
 
 from descriptors.application import Label
 from descriptors.deployment import Kind
 from vendor_modules.abilities import Ability, Requirement
 from vendor_modules.catalog import Price
-from vendor_modules.errors import InvalidRequest, QuotaExceeded, VendorError
+from vendor_modules.errors import InvalidRequest, QuotaExceeded, Unsupported, VendorError
 from vendor_modules.labels import KEY, NAME, name_for
 from vendor_modules.libcloud import (
     Driver,
@@ -27,6 +28,7 @@ from vendor_modules.libcloud import (
     LibcloudSnapshots,
     account,
 )
+from vendor_modules.libcloud.objects import LibcloudObjects
 from vendor_modules.module import ModuleSettings, PriceSource, Proof
 from vendor_modules.resources import Key, MachineSpec
 from vendor_modules.services.credentials import Credentials
@@ -47,14 +49,19 @@ class AzureSettings(LibcloudSettings):
     """The virtual network of the group that machines are in; it must exist."""
     subnet: Label = "default"
     """The network's subnet that machines are in."""
+    storage_account: str = ""
+    """The storage account of the group that buckets (containers) are in; empty: there is no object storage."""
 
 
-class AzureModule(LibcloudPower, LibcloudFirstBoot, LibcloudSnapshots):
-    """Virtual machines, managed disks and their snapshots."""
+class AzureModule(LibcloudPower, LibcloudFirstBoot, LibcloudSnapshots, LibcloudObjects):
+    """Virtual machines, managed disks and their snapshots; blobs of a storage account."""
 
     title = "Microsoft Azure"
     proof = Proof.RECORDED
-    proven_by = "Answers of the Resource Manager as libcloud 3.9.1 recorded them; no account was used."
+    proven_by = (
+        "Answers of the Resource Manager as libcloud 3.9.1 recorded them, and, for objects, the emulator Azurite; "
+        "no account was used."
+    )
     known_limits = (
         "The user name is the client id of an application (service principal), the password its secret.",
         "An image is named PUBLISHER:OFFER:SKU:VERSION; images cannot be listed, made or removed.",
@@ -62,6 +69,7 @@ class AzureModule(LibcloudPower, LibcloudFirstBoot, LibcloudSnapshots):
         "A machine without a public address is reached from its virtual network only.",
         "A volume appears in the machine under /dev/disk/azure/scsi1, whatever device is asked for.",
         "Snapshots and sizes are asked for with versions of the API from 2015 and 2016, which are libcloud's.",
+        "A bucket's name is cut down to small letters, digits and hyphens, and gets the key's digest at its end.",
         "If a machine is removed and its network interface cannot be, the interface stays.",
     )
     abilities: ClassVar[Mapping[str, Ability]] = {
@@ -145,6 +153,15 @@ class AzureModule(LibcloudPower, LibcloudFirstBoot, LibcloudSnapshots):
     def _image_of(self, node: Any) -> str | None:
         image = node.extra["properties"]["storageProfile"].get("imageReference") or {}
         return ":".join(image[part] for part in _IMAGE) if image.keys() >= set(_IMAGE) else None
+
+    # --- objects ---
+
+    def _connect_storage(self, credentials: Credentials) -> Driver:
+        group, name = self._azure.resource_group, self._azure.storage_account
+        if not name:
+            raise Unsupported("the vendor's settings name no storage account")
+        key = self._connect(credentials).ex_get_storage_account_keys(group, name)["key1"]
+        return AzureBlobsStorageDriver(name, key)
 
     # --- volumes and snapshots ---
 
