@@ -56,12 +56,16 @@ class CloudSigmaModule(
 
     title = "CloudSigma"
     proof = Proof.RECORDED
-    proven_by = "libcloud 3.9.1's recorded answers of the service, through this module"
+    proven_by = (
+        "libcloud 3.9.1's recorded answers of the service, through this module; the conformance suite on an account "
+        "that is made of them and remembers"
+    )
     known_limits = (
         "Images can only be listed: libcloud's driver has no calls to make or remove them, and none for snapshots.",
         "Stopping a machine is pulling its plug.",
         "The prices that libcloud ships are of machine sizes that its driver does not have any more.",
-        "Recordings are fixed answers: what changes after a call was seen in edited copies of them.",
+        "Key pairs and volumes have names that are made from theirs and their keys.",
+        "Recordings are fixed answers: what changes after a call is what the tests make of them.",
     )
     abilities: ClassVar[Mapping[str, Ability]] = {
         "create_machine": Ability(note="a machine that is made with volumes is stopped for them once"),
@@ -95,9 +99,7 @@ class CloudSigmaModule(
 
     # --- machines ---
 
-    async def create_machine(self, spec: MachineSpec, *, key: Key) -> Machine:
-        """See :class:`~vendor_modules.module.VendorModule`; volumes are attached while the machine is stopped."""
-        made = await super().create_machine(spec.model_copy(update={"volumes": ()}), key=key)
+    async def _equip(self, made: Machine, spec: MachineSpec) -> Machine:
         missing = [wanted for wanted in spec.volumes if wanted.volume not in made.volumes]
         if not missing:
             return made

@@ -86,9 +86,13 @@ class LibcloudVolumes(LibcloudModule, Attachments):
                 words = f"volume {volume.id} is attached to machine {machine.id}"
                 raise Conflict(words, vendor=self.vendor, operation="create machine")
         made = await super().create_machine(spec, key=key)
+        return await self._equip(made, spec) if spec.volumes else made
+
+    async def _equip(self, made: Machine, spec: MachineSpec) -> Machine:
+        """Attach the volumes of a new machine, or of one that has some of them already."""
         for wanted in spec.volumes:
             await self.attach_volume(wanted.volume, made.id, wanted.device)
-        return await self.describe_machine(made.id) if spec.volumes else made
+        return await self.describe_machine(made.id)
 
     # --- volumes ---
 
