@@ -13,6 +13,7 @@ import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 PYSSF = "pyssf==0.4.7"
 
@@ -39,7 +40,8 @@ def install(folder: Path) -> Path:
     _run(fetch, "pip cannot get pyssf")
     (archive,) = folder.glob("pyssf-*.tar.gz")
     with tarfile.open(archive) as tar:
-        tar.extractall(folder, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))  # new in 3.11.4
+        safely: dict[str, Any] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}  # new in 3.11.4
+        tar.extractall(folder, **safely)  # noqa: S202 - PyPI's archive of a version that is pinned
     source = folder / archive.name.removesuffix(".tar.gz")
     convert = [sys.executable, "-W", "ignore", "-m", "lib2to3", "-w", "-n", "--no-diffs", str(source / "occi")]
     _run(convert, "lib2to3 cannot convert pyssf")
