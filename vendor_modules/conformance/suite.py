@@ -50,8 +50,8 @@ class Report:
     @property
     def missing(self) -> list[str]:
         """The methods that are still to be written: those that raise NotImplementedError with their name."""
-        found = [r.reason.removeprefix(MISSING).strip() for r in self.checks if r.reason.startswith(MISSING)]
-        return list(dict.fromkeys(found))
+        found = [r.reason.removeprefix(MISSING) for r in self.checks if r.reason.startswith(MISSING)]
+        return list(dict.fromkeys(reason.partition(";")[0].strip() for reason in found))
 
     def to_json(self) -> dict[str, Any]:
         """``{"vendor": …, "checks": [{"name", "contract", "outcome", "reason", "seconds"}, …], "missing": […]}``."""
