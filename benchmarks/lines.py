@@ -20,6 +20,7 @@ SHARED = (ROOT, ROOT / "protocols", ROOT / "testbed")
 """Folders that have more than one provider's code, or other code than a provider's."""
 DRIVERS = {
     "azure": "azure_arm",
+    "cloudscale": "cloudscale",
     "cloudsigma": "cloudsigma",
     "cloudstack": "cloudstack",
     "digitalocean": "digitalocean",
