@@ -85,6 +85,10 @@ class Volumes(VendorModule):
 
     async def create_volume(self, spec: VolumeSpec, *, key: Key) -> Volume:
         """Create a volume; returns when it can be attached."""
+        for source, kind, capability in ((spec.image, "images", VolumeBundle), (spec.snapshot, "snapshots", Snapshots)):
+            if source and not isinstance(self, capability):
+                words = f"volumes cannot be made from {kind}"
+                raise Unsupported(words, vendor=self.vendor, operation="create volume")
         created = await self._create("volume", key, lambda: self._create_volume(spec, key))
         return await self._settle("volume", lambda: self._describe_volume(created.id), Status.ACTIVE)
 

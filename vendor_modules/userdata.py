@@ -16,6 +16,8 @@ from vendor_modules.resources import UserData
 
 HOME = "/srv/machine"
 """The machine's working directory."""
+SYSTEMD = "/run/systemd/system"
+"""There where systemd runs."""
 UNIT = "cloud-agency-machine.service"
 PORT = 8080
 """Where a machine's service listens, on all its addresses."""
@@ -59,7 +61,7 @@ def _service(command: str) -> list[str]:
     return [
         *_file(".start", runner),
         "chmod +x .start",
-        "if [ -d /run/systemd/system ]; then",
+        f"if [ -d {SYSTEMD} ]; then",
         f"base64 -d > /etc/systemd/system/{UNIT} <<'='",
         encodebytes(unit).decode().rstrip("\n"),
         "=",

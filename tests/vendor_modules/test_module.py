@@ -26,7 +26,18 @@ from vendor_modules.errors import (
     VendorError,
 )
 from vendor_modules.module import ModuleSettings, Proof
-from vendor_modules.resources import Catalogue, Image, Key, Machine, MachineSpec, Size, Status, Volume, VolumeSpec
+from vendor_modules.resources import (
+    Catalogue,
+    Image,
+    Key,
+    Machine,
+    MachineSpec,
+    Size,
+    Status,
+    UserData,
+    Volume,
+    VolumeSpec,
+)
 from vendor_modules.services import Services
 from vendor_modules.services.credentials import (
     AccessKeyCredentials,
@@ -400,3 +411,30 @@ def test_credentials_that_cannot_log_in_are_explained(monkeypatch: pytest.Monkey
         resolve(None)
     with pytest.raises(Unauthorized, match="given are: access-key"):
         resolve(AccessKeyCredentials.model_validate({"access_key": "a", "secret_key": "b"}))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("user_data", UserData()),
+        ("key_pair", "pair"),
+        ("security_groups", ("group",)),
+        ("networks", ("network",)),
+    ],
+)
+async def test_what_is_not_honoured_is_refused(field: str, value: object) -> None:
+    """A machine is not made without what was ordered with it: the module has no capability for that."""
+    module = Scripted()
+    with pytest.raises(Unsupported, match=field.replace("_", " ")) as error:
+        await module.create_machine(SPEC.model_copy(update={field: value}), key="k")
+    assert (error.value.vendor, error.value.operation) == ("alpha", "create machine")
+    assert module.calls == []
+
+
+@pytest.mark.parametrize("field", ["image", "snapshot"])
+async def test_a_volume_is_not_made_empty_instead(field: str) -> None:
+    """A volume from an image or a snapshot is refused where the module cannot make one: an empty one is no answer."""
+    module = Scripted()
+    with pytest.raises(Unsupported, match=f"from {field}s"):
+        await module.create_volume(VolumeSpec(name="v", size_mib=1, **{field: "source"}), key="k")
+    assert module.calls == []

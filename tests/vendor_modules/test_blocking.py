@@ -1,0 +1,111 @@
+"""The pool of threads for libraries that block."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import pytest
+
+from vendor_modules.blocking import Pool
+
+
+class Client:
+    """A client that must not be shared: it knows its thread."""
+
+    made: int = 0
+
+    def __init__(self) -> None:
+        self.thread = threading.get_ident()
+        self.closed = False
+
+    def ask(self, wait: threading.Event | None = None) -> int:
+        """Answer, after a while."""
+        assert threading.get_ident() == self.thread, "a client was used by another thread"
+        if wait is not None:
+            assert wait.wait(20)
+        return self.thread
+
+
+async def test_each_thread_has_a_client_of_its_own() -> None:
+    """However many calls there are, no client is used by two threads, and there are no more than workers."""
+    clients: list[Client] = []
+
+    def connect() -> Client:
+        clients.append(Client())
+        return clients[-1]
+
+    pool: Pool[Client] = Pool(connect, lambda client: setattr(client, "closed", True), workers=3)
+    await asyncio.gather(*(pool.run(lambda client: client.ask()) for _ in range(50)))
+    await pool.close()
+    assert 1 <= len(clients) <= 3
+    assert all(client.closed for client in clients)
+
+
+async def test_it_is_bounded() -> None:
+    """No more calls run at once than there are workers; the loop goes on meanwhile."""
+    running, most, lock, go = 0, 0, threading.Lock(), threading.Event()
+
+    def call(_: object) -> None:
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        assert go.wait(20)
+        with lock:
+            running -= 1
+
+    pool: Pool[None] = Pool(lambda: None, workers=2)
+    calls = [asyncio.ensure_future(pool.run(call)) for _ in range(6)]
+    await asyncio.sleep(0.1)
+    assert running == 2
+    go.set()
+    await asyncio.gather(*calls)
+    await pool.close()
+    assert most == 2
+
+
+async def test_a_call_that_was_given_up_is_waited_for() -> None:
+    """A creation whose caller has gone still ends before the next one with its key begins."""
+    go, order = threading.Event(), list[str]()
+
+    def first(_: object) -> None:
+        assert go.wait(20)
+        order.append("first")
+
+    pool: Pool[None] = Pool(lambda: None)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.05):
+            await pool.run(first, key="k")
+    again = asyncio.ensure_future(pool.run(lambda _: order.append("second"), key="k"))
+    await asyncio.sleep(0.05)
+    assert order == []
+    await pool.run(lambda _: order.append("another key"), key="other")
+    go.set()
+    await again
+    assert order == ["another key", "first", "second"]
+    await pool.close()
+
+
+async def test_what_had_not_begun_never_happens() -> None:
+    """A call that was given up while it waited for a thread is not made."""
+    go, made = threading.Event(), list[int]()
+    pool: Pool[None] = Pool(lambda: None, workers=1)
+    holding = asyncio.ensure_future(pool.run(lambda _: go.wait(20)))
+    waiting = asyncio.ensure_future(pool.run(lambda _: made.append(1)))
+    await asyncio.sleep(0.05)
+    waiting.cancel()
+    go.set()
+    assert await holding
+    await pool.run(lambda _: None)
+    await pool.close()
+    assert made == []
+
+
+async def test_an_error_is_the_callers() -> None:
+    """What the call raises reaches its caller, and the thread goes on to serve."""
+    pool: Pool[None] = Pool(lambda: None, workers=1)
+    with pytest.raises(ZeroDivisionError):
+        await pool.run(lambda _: 1 // 0, key="k")
+    assert await pool.run(lambda _: 5, key="k") == 5
+    await pool.close()
