@@ -57,8 +57,8 @@ class CloudSigmaModule(
     title = "CloudSigma"
     proof = Proof.RECORDED
     proven_by = (
-        "libcloud 3.9.1's recorded answers of the service, through this module; the conformance suite on an account "
-        "that is made of them and remembers"
+        "Libcloud 3.9.1's recorded answers of the service, through this module; the conformance suite on an account "
+        "that is made of them and remembers."
     )
     known_limits = (
         "Images can only be listed: libcloud's driver has no calls to make or remove them, and none for snapshots.",

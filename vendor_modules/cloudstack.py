@@ -104,8 +104,8 @@ class CloudStackModule(
     title = "Apache CloudStack"
     proof = Proof.RECORDED
     proven_by = (
-        "libcloud 3.9.1's recorded answers of the service, through this module; the conformance suite on an account "
-        "that is made of them and remembers"
+        "Libcloud 3.9.1's recorded answers of the service, through this module; the conformance suite on an account "
+        "that is made of them and remembers."
     )
     known_limits = (
         "User data may be 3000 bytes, compressed: libcloud sends it in the URL. What is longer is compressed, which "

@@ -24,8 +24,8 @@ class OnAppModule(LibcloudSizedSite, LibcloudKeyPairs, LibcloudListedImages):
     title = "OnApp"
     proof = Proof.RECORDED
     proven_by = (
-        "libcloud 3.9.1's recorded answers of the service, through this module; the conformance suite on an account "
-        "that is made of them and remembers"
+        "Libcloud 3.9.1's recorded answers of the service, through this module; the conformance suite on an account "
+        "that is made of them and remembers."
     )
     known_limits = (
         "Machines cannot be stopped, and volumes cannot be had: libcloud's driver has no calls for them.",

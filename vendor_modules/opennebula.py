@@ -51,7 +51,7 @@ class OpenNebulaModule(LibcloudSite, LibcloudVolumes, LibcloudListedImages):
 
     title = "OpenNebula (OCCI)"
     proof = Proof.RECORDED
-    proven_by = "libcloud 3.9.1's recorded answers of the service (2.0, 3.6 and 3.8), through this module"
+    proven_by = "Libcloud 3.9.1's recorded answers of the service (2.0, 3.6 and 3.8), through this module."
     known_limits: ClassVar[tuple[str, ...]] = (
         "Only the OCCI server of OpenNebula 2.0 to 3.8 is spoken to; later versions have none.",
         "Machines cannot be stopped: OCCI only suspends them, with their memory.",

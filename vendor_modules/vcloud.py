@@ -49,7 +49,7 @@ class VCloudModule(LibcloudSizedSite, LibcloudStartedLast, LibcloudListedImages)
 
     title = "VMware vCloud Director"
     proof = Proof.RECORDED
-    proven_by = "libcloud 3.9.1's recorded answers of the service (1.5 and 5.5), through this module"
+    proven_by = "Libcloud 3.9.1's recorded answers of the service (1.5 and 5.5), through this module."
     known_limits = (
         "There are no volumes: libcloud's driver has no calls for vCloud's independent disks.",
         "The machine sizes are those of the settings; a vApp of several virtual machines gets each of that size.",

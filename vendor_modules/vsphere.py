@@ -44,8 +44,8 @@ class VSphereModule(LibcloudSizedSite, LibcloudStartedLast, LibcloudListedImages
     title = "VMware vSphere"
     proof = Proof.RECORDED
     proven_by = (
-        "libcloud 3.9.1's recorded answers of the service, through this module: listing, power and removal of "
-        "machines; images and creating machines were never recorded, and are proven against the API's reference only"
+        "Libcloud 3.9.1's recorded answers of the service, through this module: listing, power and removal of "
+        "machines; images and creating machines were never recorded, and are follow what is known of the API only."
     )
     known_limits = (
         "Creating machines and listing images are not proven by recordings.",

@@ -17,7 +17,7 @@ class Ec2Module(Ec2LoadBalancers, S3, Ec2SecurityGroups, Ec2Addresses, Ec2Networ
 
     title = "Amazon EC2"
     proof = Proof.EMULATOR
-    proven_by = "the conformance suite on moto's server, whose machines run nothing"
+    proven_by = "The conformance suite on moto's server, whose machines run nothing."
     provider = "ec2"
     priced_as = "ec2"
     prices = PriceSource.CATALOGUE

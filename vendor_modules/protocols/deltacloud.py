@@ -90,7 +90,7 @@ class DeltacloudModule(Power, FirstBoot, Attachments, MachineBundle, SecurityGro
 
     title = "Apache Deltacloud"
     proof = Proof.PROTOCOL_ONLY
-    proven_by = "a stub server of the published REST API 1.1; unproven against a live service"
+    proven_by = "A stub server of the published REST API 1.1; unproven against a live service."
     known_limits = (
         "What works depends on the driver behind: the features it lacks are refused when they are asked for.",
         "Snapshots, public addresses and load balancers are not offered: the API's have no name to carry a key.",

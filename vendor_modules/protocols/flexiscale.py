@@ -83,7 +83,7 @@ class FlexiscaleModule(Power, Attachments, Snapshots, MachineBundle, VolumeBundl
 
     title = "Flexiscale"
     proof = Proof.PROTOCOL_ONLY
-    proven_by = "a stub server of the published user API 5.0; unproven against a live service"
+    proven_by = "A stub server of the published user API 5.0; unproven against a live service."
     known_limits = (
         "Machines take no user data: how images read the platform's metadata is their makers' choice.",
         "Security groups are not offered: the API's firewalls belong to single addresses of servers.",

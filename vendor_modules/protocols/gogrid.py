@@ -80,7 +80,7 @@ class GogridModule(Power, Images, LoadBalancers, HttpModule):
 
     title = "GoGrid"
     proof = Proof.PROTOCOL_ONLY
-    proven_by = "a stub server of the published API 1.8; unproven against a live service"
+    proven_by = "A stub server of the published API 1.8; unproven against a live service."
     known_limits = (
         "Machines take no user data: what is to run in them must be in their image.",
         "Images are made of sandbox servers only, which are for nothing else: machines cannot be made images of.",

@@ -98,7 +98,7 @@ class OcciModule(Power, FirstBoot, Attachments, Images, Networks, HttpModule):
 
     title = "OCCI 1.2"
     proof = Proof.PROTOCOL_ONLY
-    proven_by = "a stub server of the published standard, and pyssf's OCCI 1.1; unproven against a live service"
+    proven_by = "A stub server of the published standard, and pyssf's OCCI 1.1; unproven against a live service."
     known_limits = (
         "Which images and sizes there are, the service tells as templates; they can be neither made nor removed.",
         "Key pairs are not offered: the standard has public keys of single machines only.",

@@ -108,7 +108,7 @@ class SmartosModule(Power, FirstBoot, MachineBundle, SecurityGroups, Networks, Q
 
     title = "Triton (SmartOS)"
     proof = Proof.PROTOCOL_ONLY
-    proven_by = "a stub server of the published CloudAPI 9; unproven against a live service"
+    proven_by = "A stub server of the published CloudAPI 9; unproven against a live service."
     known_limits = (
         "Key pairs are not offered: CloudAPI knows keys of the account only, and whoever has one can sign API calls.",
         "Volumes are not offered: the API's are NFS directories, no block devices.",
