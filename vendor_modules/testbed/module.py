@@ -11,7 +11,6 @@ from typing import Any, ClassVar, TypeVar
 from urllib.parse import quote
 
 import httpx
-from blake3 import blake3
 from pydantic import AnyHttpUrl, ValidationError
 
 from descriptors.base import MIB
@@ -89,6 +88,7 @@ from vendor_modules.testbed.wire import (
     Named,
     Token,
 )
+from vendor_modules.transfers import verified
 
 T = TypeVar("T")
 V = TypeVar("V", bound=Value)
@@ -304,7 +304,7 @@ class TestbedModule(
         image = _parsed(Image, await self._order("/images", spec, key))
         if image.status is Status.PENDING:
             path = _at("images", image.id, "content")
-            image = _parsed(Image, await self._transfer(path, lambda: _verified(content, spec), spec.size))
+            image = _parsed(Image, await self._transfer(path, lambda: verified(content, spec), spec.size))
         if (image.size, image.digest) != (spec.size, spec.digest):
             raise ProtocolError(f"image {image.id} is not the one that was sent: {image.size} bytes, {image.digest}")
         return image
@@ -611,22 +611,6 @@ def _words(error: ValidationError) -> str:
     """What is wrong, without the values: they may be secrets."""
     fields = error.errors(include_input=False, include_context=False)
     return "; ".join(f"{'.'.join(map(str, field['loc']))}: {field['msg']}" for field in fields)
-
-
-async def _verified(content: Content, spec: ImageSpec) -> AsyncIterator[bytes]:
-    """The content, which must be what the specification says: found out before its last bytes are sent."""
-    hasher, size, held = blake3(), 0, b""
-    async for chunk in content():
-        if held:
-            yield held
-        held, size = chunk, size + len(chunk)
-        await asyncio.to_thread(hasher.update, chunk)
-        if size > spec.size:
-            break
-    if size != spec.size or f"blake3:{hasher.hexdigest()}" != spec.digest:
-        raise InvalidRequest(f"the content is not what was declared: {size} bytes, blake3:{hasher.hexdigest()}")
-    if held:
-        yield held
 
 
 async def _chunks(response: httpx.Response) -> AsyncIterator[bytes]:
