@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from ipaddress import ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_network
 
 from vendor_modules.capabilities import Addresses, Networks, SecurityGroups
 from vendor_modules.errors import InvalidRequest, NotFound
@@ -92,6 +92,9 @@ class Networking(Cloud, SecurityGroups, Addresses, Networks):
     # --- private networks ---
 
     async def _create_network(self, name: str, cidr: str, key: Key) -> Network:
+        if _range(cidr).version != 4:
+            raise InvalidRequest(f"{cidr!r} is no range of IPv4 addresses")
+
         def create(client: Client) -> Network:
             network = _made(client, "network", name, key)
 
@@ -187,11 +190,15 @@ def _named(found: Json) -> dict[str, str]:
 # --- translation ---
 
 
-def _order(rule: Rule) -> Json:
+def _range(cidr: str) -> IPv4Network | IPv6Network:
     try:
-        version = ip_network(rule.cidr, strict=False).version
+        return ip_network(cidr, strict=False)
     except ValueError:
-        raise InvalidRequest(f"{rule.cidr!r} is no range of addresses") from None
+        raise InvalidRequest(f"{cidr!r} is no range of addresses") from None
+
+
+def _order(rule: Rule) -> Json:
+    version = _range(rule.cidr).version
     ports = {"protocol": "tcp", "port_range_min": rule.port, "port_range_max": rule.port}
     place = {"direction": "ingress", "ethertype": f"IPv{version}", "remote_ip_prefix": rule.cidr}
     return place | ports
@@ -206,7 +213,9 @@ def _group(found: Json) -> SecurityGroup:
         and rule["port_range_min"] is not None
         and rule["port_range_min"] == rule["port_range_max"]
     ]
-    return SecurityGroup(**_named(found), status=Status.ACTIVE, rules=tuple(rules))
+    return SecurityGroup(
+        **_named(found), status=Status.ACTIVE, rules=tuple(sorted(rules, key=lambda rule: (rule.port, rule.cidr)))
+    )
 
 
 def _address(client: Client, found: Json) -> Address:

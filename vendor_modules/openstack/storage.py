@@ -109,7 +109,8 @@ class Storage(Cloud, Attachments, Snapshots, VolumeBundle):
     async def _create_snapshot(self, volume_id: str, name: str, key: Key) -> Snapshot:
         def create(client: Client) -> Snapshot:
             def make() -> Json:
-                order = {"volume_id": volume_id, "name": names.shown(name), "metadata": names.labels(key, name)}
+                volume = _volume_of(client, volume_id)
+                order = {"volume_id": volume["id"], "name": names.shown(name), "metadata": names.labels(key, name)}
                 # attached volumes can be snapshot, too: it is then as after a power cut
                 made = client.ask(STORAGE, "POST", "/snapshots", {"snapshot": order | {"force": True}})
                 return dict(made["snapshot"])

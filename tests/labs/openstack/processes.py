@@ -33,6 +33,7 @@ class Processes:
         self.records, self.logs, self.environment = state / "pids", state / "log", dict(environment)
         self.records.mkdir(parents=True, exist_ok=True)
         self.logs.mkdir(exist_ok=True)
+        self._children: list[subprocess.Popen[bytes]] = []
 
     def start(self, name: str, command: Sequence[str | Path], **environment: str) -> None:
         """Start a process in a session of its own, unless it runs already."""
@@ -49,6 +50,7 @@ class Processes:
                 cwd="/",
             )
         (self.records / name).write_text(f"{process.pid} {_started(process.pid)}")
+        self._children.append(process)
 
     def launch(self, python: Path, script: Path, project: str, services: list[dict[str, Any]]) -> None:
         """Have ``inside/services.py`` start services; returns when all have been started."""
@@ -122,6 +124,7 @@ class Processes:
                 time.sleep(0.05)
         if live:
             raise LabFailed(f"cannot be ended: {live}")
+        self._children = [process for process in self._children if process.poll() is None]
 
 
 def _started(pid: int) -> str | None:

@@ -91,6 +91,10 @@ def preload(project: str, arguments: list[str]) -> None:
             importlib.import_module("nova.config").parse_args(["nova", *arguments], configure_db=False, init_rpc=False)
     if project == "nova":
         sys.modules["nova.conf"].CONF.clear()
+    if project == "cinder":
+        # cinder 26's NFS driver makes no volume from the second snapshot of a volume: it lies on the first one's file,
+        # and the check of images made of strangers' bytes, which it is put through, refuses that
+        sys.modules["cinder.image.image_utils"].qemu_img_info.__defaults__ = (True, False, True)
 
 
 def enter(service: dict[str, Any]) -> None:
