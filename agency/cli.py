@@ -435,10 +435,10 @@ def vendors(
     from agency import show
 
     if modules:
-        from vendor_modules.documentation import about, installed
+        from vendor_modules.documentation import rows
 
         with _explained(as_json):
-            answer = {"vendors": [about(name, module) for name, module in installed().items()]}
+            answer = {"vendors": rows()}
         _show(answer, as_json, show.modules)
         return
     with _client(state, as_json) as client:

@@ -143,6 +143,9 @@ def modules(console: Console, answer: Json) -> None:
     for column in ("module", "provider", "proof", "can do"):
         table.add_column(column)
     for row in answer["vendors"]:
+        if not row["usable"]:
+            table.add_row(escape(row["name"]), "", "", f"[red]{escape(row['problem'])}[/]")
+            continue
         able = ", ".join(capability for capability, can in row["capabilities"].items() if can)
         table.add_row(escape(row["name"]), escape(row["title"]), row["proof"], able)
     console.print(table)

@@ -51,6 +51,18 @@ def installed() -> dict[str, type[VendorModule]]:
     return {name: registry.load(name) for name in registry.names()}
 
 
+def rows() -> list[Json]:
+    """:func:`about` all modules, with ``usable``; of one that cannot be imported, because an SDK is not installed for
+    example, only its ``name`` and the ``problem``."""
+    found: list[Json] = []
+    for name in registry.names():
+        try:
+            found.append(about(name, registry.load(name)) | {"usable": True})
+        except registry.BrokenModule as error:
+            found.append({"name": name, "usable": False, "problem": str(error)})
+    return found
+
+
 def markdown(modules: Mapping[str, type[VendorModule]]) -> str:
     """``docs/vendors.md``."""
     parts = [_HEAD.format(count=len(modules)), _proofs(modules), _matrix(modules)]

@@ -1,4 +1,4 @@
-"""Hetzner Cloud, through its own library, ``hcloud`` (the extra ``hetzner``).
+"""Hetzner Cloud, through its own library, ``hcloud``.
 
 All resources have labels, which hold key and name (:func:`vendor_modules.labels.packed`), and all of the library's
 clients have the same calls: what differs from kind to kind is in the ``_create_…`` methods, and in how each is told.
