@@ -32,11 +32,6 @@ def load(name: str) -> type[VendorModule]:
         raise UnknownModule(f"no vendor module {name!r} is installed; there are: {', '.join(names()) or 'none'}")
     try:
         module = points[0].load()
-    except ModuleNotFoundError as error:
-        words = (
-            f"vendor module {name!r} needs the Python package {error.name!r}: it is in this project's extra {name!r}"
-        )
-        raise BrokenModule(words) from error
     except Exception as error:
         raise BrokenModule(f"vendor module {name!r} ({points[0].value}) cannot be imported: {error}") from error
     return _checked(module, f"vendor module {name!r} ({points[0].value})")
