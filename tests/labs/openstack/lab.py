@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -187,14 +188,10 @@ class Lab:
             subprocess.run(["ip", "link", "delete", bridge], env=self.processes.environment, check=True)
 
     def _bridges(self) -> list[str]:
-        """The Linux bridges of both clouds' networks."""
-        if not self.processes.alive("mariadb"):
-            return []
-        found = []
-        for cloud in self.clouds:
-            with suppress(RuntimeError):  # a start that failed early has made no tables
-                found += self.shared.ask(f"SELECT id FROM {cloud.letter}_neutron.networks")  # noqa: S608
-        return [bridge for n in found if Path("/sys/class/net", bridge := f"brq{n[:11]}").exists()]
+        """The Linux bridges that nova has made, also for networks that are gone: it logs each, and removes none."""
+        logs = (path.read_text(errors="replace") for path in self.processes.logs.glob("*-nova-compute.log"))
+        made = {name for log in logs for name in re.findall(r"brq[0-9a-f]{8}-[0-9a-f]{2}", log)}
+        return sorted(name for name in made if Path("/sys/class/net", name).exists())
 
     def log_tails(self) -> str:
         """What every process that has ended printed last."""

@@ -77,10 +77,6 @@ class Shared:
         """Run statements."""
         self._client("mariadb", *([database] if database else []), given=text)
 
-    def ask(self, question: str) -> list[str]:
-        """The first column of what is selected."""
-        return [line.split("\t")[0] for line in self._client("mariadb", "-BN", given=question).splitlines()]
-
     def copy_database(self, source: str, target: str, replaced: dict[str, str]) -> None:
         """Fill a database with the content of another, some texts in it replaced."""
         text = self._client("mariadb-dump", source)
