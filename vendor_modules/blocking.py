@@ -21,10 +21,17 @@ WORKERS = 8
 
 
 class Pool(Generic[C]):
-    """Runs calls on clients that ``connect`` makes, at most ``workers`` at once; ``disconnect`` closes a client."""
+    """Runs calls on clients, at most ``workers`` at once; ``connect`` makes one, ``disconnect`` closes one.
+
+    A module has one pool, whatever becomes of its login: a creation is known to be under way in no other.
+    """
 
     def __init__(
-        self, connect: Callable[[], C], disconnect: Callable[[C], object] = lambda _: None, *, workers: int = WORKERS
+        self,
+        connect: Callable[[], C] | None = None,
+        disconnect: Callable[[C], object] = lambda _: None,
+        *,
+        workers: int = WORKERS,
     ) -> None:
         self._connect = connect
         self._disconnect = disconnect
@@ -33,8 +40,9 @@ class Pool(Generic[C]):
         self._clients: list[C] = []
         self._under_way: dict[str, Future[object]] = {}
 
-    async def run(self, call: Callable[[C], T], *, key: str | None = None) -> T:
-        """The result of ``call`` on a client, from a thread of the pool.
+    async def run(self, call: Callable[[C], T], *, key: str | None = None, connect: Callable[[], C] | None = None) -> T:
+        """The result of ``call`` on a client, from a thread of the pool. The client is one that ``connect`` made: give
+        another one after a new login, and the thread's client is replaced.
 
         Calls with the same ``key`` follow one another: one that the caller has given up, but the library not yet, is
         waited for, so that what it creates is there to be found before it is created again.
@@ -42,19 +50,29 @@ class Pool(Generic[C]):
         while key is not None and (earlier := self._under_way.get(key)) is not None:
             with suppress(Exception):  # it is its own caller's
                 await asyncio.wrap_future(_watched(earlier))
-        future = self._executor.submit(self._with_client, call)
+        future = self._executor.submit(self._with_client, call, connect or self._connect)
         if key is not None:
             self._under_way[key] = future  # type: ignore[assignment]  # only its end matters
             loop = asyncio.get_running_loop()
             future.add_done_callback(lambda _: _soon(loop, lambda: self._under_way.pop(key, None)))
         return await asyncio.wrap_future(future)
 
-    def _with_client(self, call: Callable[[C], T]) -> T:
-        client: C | None = getattr(self._own, "client", None)
-        if client is None:
-            client = self._own.client = self._connect()
-            self._clients.append(client)
-        return call(client)
+    def _with_client(self, call: Callable[[C], T], connect: Callable[[], C] | None) -> T:
+        assert connect is not None  # noqa: S101 - given to the pool, or with the call
+        if getattr(self._own, "connect", None) is not connect:
+            self._part()
+            self._own.client = connect()
+            self._own.connect = connect
+            self._clients.append(self._own.client)
+        return call(self._own.client)
+
+    def _part(self) -> None:
+        """Close the thread's client, if it has one."""
+        if hasattr(self._own, "connect"):
+            del self._own.connect
+            with suppress(ValueError):  # the pool has been closed meanwhile
+                self._clients.remove(self._own.client)
+            self._disconnect(self._own.client)
 
     async def close(self) -> None:
         """Take no more calls; drop those that have not begun, and close the clients."""

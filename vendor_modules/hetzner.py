@@ -156,7 +156,8 @@ class HetznerModule(
 
     def __init__(self, vendor: str, settings: ModuleSettings, services: Services) -> None:
         super().__init__(vendor, settings, services)
-        self._pool: Pool[Client] | None = None
+        self._pool: Pool[Client] = Pool(disconnect=_close)
+        self._login: Callable[[], Client] | None = None
         self._worked = False
 
     @property
@@ -435,9 +436,9 @@ class HetznerModule(
         credentials service then says."""
         renewed = False
         while True:
-            pool = await self._logged_in()
+            login = await self._logged_in()
             try:
-                result = await pool.run(call, key=key)
+                result = await self._pool.run(call, key=key, connect=login)
             except Exception as error:
                 failed = self._translate(error)
                 if failed is None:
@@ -447,7 +448,7 @@ class HetznerModule(
                 return result
             if isinstance(failed, Unauthorized):
                 again = self._worked and not renewed
-                await self._forget(pool)
+                self._login = None if self._login is login else self._login
                 if again:
                     renewed = True
                     continue
@@ -455,20 +456,15 @@ class HetznerModule(
             failed.__cause__ = failed.__context__ = None
             raise failed
 
-    async def _logged_in(self) -> Pool[Client]:
-        token = resolve(await self._credentials()).password.get_secret_value() if self._pool is None else ""
-        if self._pool is None:
-            self._pool, self._worked = Pool(lambda: self._client(token), _close), False
-        return self._pool
-
-    async def _forget(self, pool: Pool[Client]) -> None:
-        if self._pool is pool:
-            self._pool = None
-            await pool.close()
+    async def _logged_in(self) -> Callable[[], Client]:
+        token = resolve(await self._credentials()).password.get_secret_value() if self._login is None else ""
+        if self._login is None:
+            # no partial: that would show the token when it is printed
+            self._login, self._worked = lambda: self._client(token), False
+        return self._login
 
     async def _close(self) -> None:
-        if self._pool is not None:
-            await self._forget(self._pool)
+        await self._pool.close()
 
     def _client(self, token: str) -> Client:
         client = Client(token, self._settings.url, timeout=self.call_timeout + 1)

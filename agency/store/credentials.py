@@ -7,6 +7,7 @@ another's.
 from __future__ import annotations
 
 import json
+import os
 import secrets
 
 from cryptography.exceptions import InvalidTag
@@ -17,7 +18,7 @@ from sqlalchemy import delete, select
 from agency import logs
 from agency.store.models import CredentialRow
 from agency.store.store import Store, StoreError
-from vendor_modules.services.credentials import Credentials
+from vendor_modules.services.credentials import Credentials, ExternalCredentials
 
 _NONCE_BYTES = 12
 _CREDENTIALS: TypeAdapter[Credentials] = TypeAdapter(Credentials)
@@ -99,6 +100,8 @@ def hide(credentials: Credentials) -> None:
     for _, value in credentials:
         if isinstance(value, SecretStr):
             logs.hide(value)
+    if isinstance(credentials, ExternalCredentials) and (known := os.environ.get(credentials.variable)):
+        logs.hide(SecretStr(known))
 
 
 def _scope(vendor: str, resource: str, agreement: str) -> bytes:

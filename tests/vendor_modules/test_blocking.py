@@ -109,3 +109,30 @@ async def test_an_error_is_the_callers() -> None:
         await pool.run(lambda _: 1 // 0, key="k")
     assert await pool.run(lambda _: 5, key="k") == 5
     await pool.close()
+
+
+async def test_a_new_login_replaces_the_clients() -> None:
+    """With another way to connect, a thread's client is closed and replaced; calls that wait for a thread are made, and
+    those with one key still follow one another."""
+    closed, go = list[str](), threading.Event()
+    pool: Pool[str] = Pool(disconnect=closed.append, workers=1)
+
+    def old() -> str:
+        return "old"
+
+    def new() -> str:
+        return "new"
+
+    def first(client: str) -> str:
+        assert go.wait(20)
+        return client
+
+    one = asyncio.ensure_future(pool.run(first, key="k", connect=old))
+    rest = [asyncio.ensure_future(pool.run(lambda client: client, key="k", connect=new)) for _ in range(3)]
+    await asyncio.sleep(0.05)
+    assert not any(call.done() for call in (one, *rest))
+    go.set()
+    assert [await one, *(await asyncio.gather(*rest))] == ["old", "new", "new", "new"]
+    assert closed == ["old"]
+    await pool.close()
+    assert closed == ["old", "new"]

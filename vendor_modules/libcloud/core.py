@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import date
 from decimal import Decimal
+from functools import partial
 from typing import Any, ClassVar, TypeVar
 
 from libcloud.compute.providers import get_driver
@@ -34,6 +35,7 @@ from vendor_modules.services import Services
 from vendor_modules.services.credentials import (
     AccessKeyCredentials,
     Credentials,
+    ExternalCredentials,
     KeyPairCredentials,
     resolve,
 )
@@ -91,6 +93,7 @@ class LibcloudModule(VendorModule):
 
     def __init__(self, vendor: str, settings: ModuleSettings, services: Services) -> None:
         super().__init__(vendor, settings, services)
+        self._pool: Pool[Drivers] = Pool(disconnect=Drivers.close)
         self._login: _Login | None = None
 
     @property
@@ -99,9 +102,7 @@ class LibcloudModule(VendorModule):
         return self.settings
 
     async def _close(self) -> None:
-        login, self._login = self._login, None
-        if login is not None:
-            await login.pool.close()
+        await self._pool.close()
 
     # --- hooks: how to log in, and what is where ---
 
@@ -315,7 +316,7 @@ class LibcloudModule(VendorModule):
         while True:
             login = await self._logged_in()
             try:
-                result = await login.pool.run(lambda drivers: drivers.run(call, maker), key=key)
+                result = await self._pool.run(lambda d: d.run(call, maker), key=key, connect=login.drivers)
             except Exception as error:
                 failed = self._translate(error)
                 if failed is None:
@@ -324,7 +325,7 @@ class LibcloudModule(VendorModule):
                 login.worked = True
                 return result
             if isinstance(failed, Unauthorized):
-                await self._forget(login)
+                self._login = None if self._login is login else self._login
                 if login.worked and not renewed:
                     renewed = True
                     continue
@@ -339,11 +340,6 @@ class LibcloudModule(VendorModule):
                 raise Unauthorized(f"credentials of the kind {needed} are needed; those given are: {given}")
             self._login = _Login(credentials, self.call_timeout + GRACE, self._settings.proxy)
         return self._login
-
-    async def _forget(self, login: _Login) -> None:
-        if self._login is login:
-            self._login = None
-            await login.pool.close()
 
     def _translate(self, error: Exception) -> VendorError | None:
         return error if isinstance(error, VendorError) else translate(error)
@@ -378,12 +374,14 @@ class LibcloudModule(VendorModule):
 
 
 class _Login:
-    """A pool of drivers that have logged in with the same credentials."""
+    """What drivers log in with, and whether that has worked."""
 
     def __init__(self, credentials: Credentials, timeout: float, proxy: str | None) -> None:
         self.worked = False
-        self._secrets = [value for _, value in credentials if isinstance(value, SecretStr)]
-        self.pool: Pool[Drivers] = Pool(lambda: Drivers(credentials, timeout, proxy), Drivers.close)
+        # an external password is read now, and hidden like the others
+        known = resolve(credentials) if isinstance(credentials, ExternalCredentials) else credentials
+        self._secrets = [value for _, value in known if isinstance(value, SecretStr)]
+        self.drivers = partial(Drivers, known, timeout, proxy)
 
     def masked(self, error: VendorError) -> VendorError:
         """The error without secrets, and without what it came from."""
