@@ -8,6 +8,7 @@ import secrets
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
 import structlog
@@ -41,6 +42,8 @@ def begin(name: str, directory: Path) -> list[Path]:
             f"{name!r} cannot be a module's name",
             "begin with a lower-case letter; then letters, digits and inner hyphens, at most 40",
         )
+    if find_spec(name.replace("-", "_")):
+        raise refuse("bad-value", f"there is a Python package {name!r} already", "take another name")
     try:
         return scaffold.write(name, directory)
     except FileExistsError:
@@ -105,13 +108,20 @@ async def subject(state: Path, name: str, file: VendorFile | None) -> AsyncItera
         async with opened(Settings(state=state)) as (store, kept):
             known = {vendor.name: vendor for vendor in await store.vendors()}
             credentials = await kept.get(name)
+    described = Path(name) / "vendor.yaml"
+    if name in known and described.is_file():
+        raise refuse(
+            "ambiguous-vendor",
+            f"{name!r} is a vendor of the agency's, and described in {described}",
+            f"say which: with --config {described}, or from another folder",
+        )
     if name in known and credentials is not None:
         kind = registry.load(known[name].module)
         yield Subject(kind, kind.Settings.model_validate(known[name].settings), credentials, vendor=name)
     elif name == "testbed":
         async with _testbed() as examined:
             yield examined
-    elif (described := Path(name) / "vendor.yaml").is_file():
+    elif described.is_file():
         yield VendorFile.read(described).subject(name)
     else:
         raise refuse(

@@ -39,14 +39,16 @@ def load(name: str) -> type[VendorModule]:
 
 def load_file(file: Path, class_name: str) -> type[VendorModule]:
     """The class of that name in a Python file: a module that is being written, and not installed yet."""
-    spec = spec_from_file_location(file.stem, file)
+    name = f"_vendor_module_{file.stem}"  # not the file's own: that may be a library's
+    spec = spec_from_file_location(name, file)
     if not file.is_file() or spec is None or spec.loader is None:
         raise UnknownModule(f"there is no Python file {file}")
     loaded = module_from_spec(spec)
-    sys.modules[file.stem] = loaded  # where dataclasses and pydantic look for the annotations' names
+    sys.modules[name] = loaded  # where dataclasses and pydantic look for the annotations' names
     try:
         spec.loader.exec_module(loaded)
     except Exception as error:
+        del sys.modules[name]
         raise BrokenModule(f"{file} cannot be imported: {error}") from error
     return _checked(getattr(loaded, class_name, None), f"{class_name} in {file}")
 
