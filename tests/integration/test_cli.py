@@ -281,7 +281,7 @@ def test_cancelling_a_relocation(lab: Lab, tmp_path: Path) -> None:
     cancel = lab.cli("relocate", book.name, "--cancel")
     began = time.monotonic()
     stdout, stderr = command.communicate(timeout=60)
-    assert time.monotonic() - began < 4
+    assert time.monotonic() - began < 30
     assert (cancel.status, command.returncode) == (0, 1), (cancel, stdout, stderr)
     assert "being undone" in cancel.stdout
     assert "cancelled" in stderr

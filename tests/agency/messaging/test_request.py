@@ -152,7 +152,7 @@ async def test_silence_ends_in_a_clear_error(hire: Hire, monkeypatch: pytest.Mon
     with pytest.raises(AgencyError, match="mute@test does not answer") as error:
         await asked(anna, "mute@test")
     assert error.value.problem.code == "no-answer"
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 15
 
 
 async def test_a_refusal_before_agreeing(hire: Hire) -> None:
