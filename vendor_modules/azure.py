@@ -10,15 +10,16 @@ from typing import Any, ClassVar
 
 from libcloud.common.azure_arm import AzureResourceManagementConnection
 from libcloud.common.base import Connection
-from libcloud.compute.base import NodeAuthPassword, NodeLocation
+from libcloud.compute.base import Node, NodeAuthPassword, NodeLocation
 from libcloud.compute.drivers.azure_arm import DISK_API_VERSION, AzureNic, AzureNodeDriver
+from libcloud.compute.types import NodeState
 from libcloud.storage.drivers.azure_blobs import AzureBlobsStorageDriver
 
 from descriptors.application import Label
 from descriptors.deployment import Kind
 from vendor_modules.abilities import Ability, Requirement
 from vendor_modules.catalog import Price
-from vendor_modules.errors import InvalidRequest, QuotaExceeded, Unsupported, VendorError
+from vendor_modules.errors import InvalidRequest, NotFound, QuotaExceeded, Unsupported, VendorError
 from vendor_modules.labels import KEY, NAME, name_for
 from vendor_modules.libcloud import (
     Driver,
@@ -70,7 +71,7 @@ class AzureModule(LibcloudPower, LibcloudFirstBoot, LibcloudSnapshots, LibcloudO
         "A volume appears in the machine under /dev/disk/azure/scsi1, whatever device is asked for.",
         "Snapshots and sizes are asked for with versions of the API from 2015 and 2016, which are libcloud's.",
         "A bucket's name is cut down to small letters, digits and hyphens, and gets the key's digest at its end.",
-        "If a machine is removed and its network interface cannot be, the interface stays.",
+        "If a machine is removed and its network interface or own disk is not, destroying it again removes them.",
     )
     abilities: ClassVar[Mapping[str, Ability]] = {
         **LibcloudSnapshots.abilities,
@@ -141,6 +142,35 @@ class AzureModule(LibcloudPower, LibcloudFirstBoot, LibcloudSnapshots, LibcloudO
                 driver.ex_destroy_nic(AzureNic(driver.nic_id(self._azure.resource_group, f"{name}-nic"), "", "", {}))
             raise
 
+    async def _destroy_machine(self, machine_id: str) -> None:
+        """A machine that is gone counts as gone when its interface and its own disk are, too: libcloud removes them
+        after it, and may have been stopped in between."""
+
+        def destroy(driver: Driver) -> None:
+            try:
+                node = self._node(driver, machine_id)
+            except NotFound:
+                if remains := self._remains(driver, machine_id):
+                    self._destroy_node(driver, remains)
+                raise
+            self._destroy_node(driver, node)
+
+        await self._run(destroy)
+
+    def _remains(self, driver: Driver, machine_id: str) -> Node | None:
+        """A machine that is gone, with what it may have left, by the names that libcloud gave; None for an id that is
+        no machine's of the group. To remove again what is gone already is fine with Azure."""
+        group, name = self._azure.resource_group, machine_id.rpartition("/")[2]
+        if machine_id != driver.machine_id(group, name).lower():
+            return None
+        disk = driver.disk_id(group, name).lower()
+        own = {volume.id for volume in driver.list_volumes(group) if _is_machines_own(volume)}
+        properties = {
+            "networkProfile": {"networkInterfaces": [{"id": driver.nic_id(group, f"{name}-nic")}]},
+            "storageProfile": {"osDisk": {"managedDisk": {"id": disk}} if disk in own else {}},
+        }
+        return Node(machine_id, name, NodeState.TERMINATED, [], [], driver, extra={"properties": properties})
+
     def _destroy_node(self, driver: Driver, node: Any) -> None:
         driver.destroy_node(node, ex_destroy_vhd=False, ex_poll_qty=60, ex_poll_wait=self.poll_seconds)
 
@@ -166,9 +196,7 @@ class AzureModule(LibcloudPower, LibcloudFirstBoot, LibcloudSnapshots, LibcloudO
     # --- volumes and snapshots ---
 
     def _storage_volumes(self, driver: Driver) -> list[Any]:
-        volumes = driver.list_volumes(self._azure.resource_group)
-        made = {volume.id: volume.extra["properties"]["creationData"]["createOption"] for volume in volumes}
-        return [volume for volume in volumes if made[volume.id] != "FromImage"]  # those are machines' own disks
+        return [volume for volume in driver.list_volumes(self._azure.resource_group) if not _is_machines_own(volume)]
 
     def _attached_to(self, volume: Any) -> tuple[str, str | None] | None:
         machine = volume.extra.get("managedBy") or volume.extra["properties"].get("ownerId")
@@ -208,8 +236,16 @@ class _Driver(AzureNodeDriver):
     connectionCls = _Connection  # noqa: N815 - the library's name
 
     def nic_id(self, group: str, name: str) -> str:
-        group = f"/subscriptions/{self.subscription_id}/resourceGroups/{group}"
-        return f"{group}/providers/Microsoft.Network/networkInterfaces/{name}"
+        return self._id(group, f"Microsoft.Network/networkInterfaces/{name}")
+
+    def machine_id(self, group: str, name: str) -> str:
+        return self._id(group, f"Microsoft.Compute/virtualMachines/{name}")
+
+    def disk_id(self, group: str, name: str) -> str:
+        return self._id(group, f"Microsoft.Compute/disks/{name}")
+
+    def _id(self, group: str, what: str) -> str:
+        return f"/subscriptions/{self.subscription_id}/resourceGroups/{group}/providers/{what}"
 
     def create_volume(  # type: ignore[override]  # what is left out of its options is not used
         self, size: int, name: str, location: Any = None, snapshot: Any = None, **rest: Any
@@ -217,10 +253,9 @@ class _Driver(AzureNodeDriver):
         """A copy's source goes by another name than libcloud's in the version of the API that it asks for."""
         if snapshot is None:
             return super().create_volume(size, name, location, **rest)
-        group = f"/subscriptions/{self.subscription_id}/resourceGroups/{rest['ex_resource_group']}"
         source = {"createOption": "Copy", "sourceResourceId": snapshot.id}
         made = self.connection.request(
-            f"{group}/providers/Microsoft.Compute/disks/{name}",
+            self.disk_id(rest["ex_resource_group"], name),
             method="PUT",
             params={"api-version": DISK_API_VERSION},
             data={
@@ -239,6 +274,11 @@ class _Driver(AzureNodeDriver):
 
     def _to_snapshot(self, *arguments: Any, **options: Any) -> Any:
         return _small(super()._to_snapshot(*arguments, **options))
+
+
+def _is_machines_own(disk: Any) -> bool:
+    """Whether it is the disk that a machine starts from, and no volume."""
+    return bool(disk.extra["properties"]["creationData"]["createOption"] == "FromImage")
 
 
 def _small(resource: Any) -> Any:

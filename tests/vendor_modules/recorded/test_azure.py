@@ -66,6 +66,8 @@ class Subscription(Routes):
             )
         }
         self.power = dict.fromkeys(self.machines, "running")
+        self.broken: dict[str, Any] | None = None
+        """That of the above of which nothing can be deleted."""
         self.on("POST", "/77777777-[-7]+/oauth2/token", self._token)
         group = f"{HERE}resource[gG]roups/000000/providers/[mM]icrosoft"
         compute = rf"(?i:{group}\.Compute)"
@@ -110,6 +112,10 @@ class Subscription(Routes):
         raise Refused(404, {"error": {"code": "ResourceNotFound", "message": f"The Resource '{name}' was not found."}})
 
     def _delete(self, held: dict[str, Any], name: str) -> tuple[int, Any]:
+        if held is self.broken:
+            raise Refused(503, {"error": {"code": "ServerBusy", "message": "busy"}})
+        if name.lower() not in map(str.lower, held):
+            return 204, None
         one = self._one(held, name)
         if held is self.nics and any(name in json.dumps(machine) for machine in self.machines.values()):
             raise Refused(400, {"error": {"code": "NicInUse", "message": "in use"}})
@@ -282,6 +288,29 @@ async def test_destroying_a_machine(subscription: Subscription, service: Recordi
         assert await module.list_machines() == []
     assert subscription.nics == {}
     assert set(subscription.disks) == {"test-disk-3"}
+
+
+@pytest.mark.parametrize("survivor", ["nics", "disks"])
+async def test_a_destruction_that_breaks_off_is_completed(
+    subscription: Subscription, service: Recording, survivor: str
+) -> None:
+    """When a machine goes but its interface or its own disk does not, destroying it again removes them; nothing else is
+    removed, whatever id is given."""
+    before = set(subscription.nics), set(subscription.disks)
+    async with azure() as module:
+        made = await module.create_machine(SPEC, key="k")
+        subscription.broken = getattr(subscription, survivor)
+        with pytest.raises(Unavailable):
+            await module.destroy_machine(made.id)
+        assert set(subscription.machines) == {"test-node-1"}
+        subscription.broken = None
+        left = set(subscription.nics), set(subscription.disks)
+        assert left != before
+        await module.destroy_machine(made.id.replace("virtualmachines", "others"))
+        await module.destroy_machine(VOLUME.replace("/disks/", "/virtualmachines/"))
+        assert (set(subscription.nics), set(subscription.disks)) == left
+        await module.destroy_machine(made.id)
+    assert (set(subscription.nics), set(subscription.disks)) == before
 
 
 async def test_power(service: Recording) -> None:
