@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
@@ -18,6 +19,7 @@ from vendor_modules.services.credentials import Credentials
 from vendor_modules.userdata import PORT
 
 _STATES = {"active": Status.ACTIVE, "failed": Status.ERROR, "active_impaired": Status.ACTIVE}
+_ARN = re.compile(r"^arn:.*:loadbalancer/[a-z]+/(?P<name>[^/]+)/[^/]+$")
 _AT_ONCE = 20
 """Balancers whose tags are asked for in one call."""
 
@@ -127,14 +129,34 @@ class Ec2LoadBalancers(Ec2Compute, LoadBalancers):
 
         await self._run(balance, key=f"balance {balancer_id}", connect=self._connect_balancers)
 
+    async def destroy_load_balancer(self, balancer_id: str) -> None:
+        """See the base; returns when the balancer's target group is gone, too."""
+        await self._destroy("load-balancer", balancer_id, self._destroy_load_balancer, self._what_is_left)
+
     async def _destroy_load_balancer(self, balancer_id: str) -> None:
         def destroy(driver: ElbDriver) -> None:
-            name = text(_known(driver, balancer_id), "LoadBalancerName") or ""
-            driver.ask("DeleteLoadBalancer", LoadBalancerArn=balancer_id)
-            for group in _groups(driver, Names__member__1=name):
-                driver.ask("DeleteTargetGroup", TargetGroupArn=text(group, "TargetGroupArn"))
+            with suppress(NotFound):  # gone already, but its target group may be there
+                _known(driver, balancer_id)
+                driver.ask("DeleteLoadBalancer", LoadBalancerArn=balancer_id)
 
         await self._run(destroy, connect=self._connect_balancers)
+
+    async def _what_is_left(self, balancer_id: str) -> LoadBalancer:
+        """The balancer until it and its target group are gone. A group is in use until its balancer is gone, which
+        takes a while after DeleteLoadBalancer."""
+
+        def left(driver: ElbDriver) -> LoadBalancer:
+            with suppress(NotFound):
+                return _one(driver, balancer_id)
+            for group in _orphans(driver, balancer_id):
+                try:
+                    driver.ask("DeleteTargetGroup", TargetGroupArn=text(group, "TargetGroupArn"))
+                except Conflict:
+                    name = text(group, "TargetGroupName") or ""
+                    return LoadBalancer(id=balancer_id, name=name, key="", status=Status.PENDING, host="", port=PORT)
+            raise NotFound(f"there is no load balancer {balancer_id!r}")
+
+        return await self._run(left, connect=self._connect_balancers)
 
 
 def _balancers(driver: ElbDriver) -> list[Element]:
@@ -146,6 +168,20 @@ def _groups(driver: ElbDriver, **params: str) -> list[Element]:
         return driver.found("DescribeTargetGroups", "TargetGroups", **params)
     except NotFound:  # so some say that there are none
         return []
+
+
+def _orphans(driver: ElbDriver, balancer_id: str) -> list[Element]:
+    """The target group of a balancer that is gone: it has the balancer's name, which is in the balancer's ARN too.
+    None if a new balancer has that name, or another one uses the group."""
+    arn = _ARN.search(balancer_id)
+    if not arn:
+        return []
+    with suppress(NotFound):
+        named = driver.found("DescribeLoadBalancers", "LoadBalancers", Names__member__1=arn["name"])
+        if any(text(other, "LoadBalancerArn") != balancer_id for other in named):
+            return []
+    groups = _groups(driver, Names__member__1=arn["name"])
+    return [g for g in groups if {user.text for user in items(g, "LoadBalancerArns/member")} <= {balancer_id}]
 
 
 def _made(found: Callable[[], Element | None], create: Callable[[], Element]) -> Element:

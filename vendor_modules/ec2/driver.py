@@ -228,17 +228,22 @@ class Ec2Driver(BaseEC2NodeDriver):
     def create_volume(
         self, size: int, name: str, *, ex_metadata: dict[str, str], zone: str, snapshot: Any = None
     ) -> Any:
-        """Create a volume together with its tags."""
-        return self._to_volume(
-            self.ask(
+        """Create a volume together with its tags, once for the key in them."""
+        tags = tagged("volume", {"Name": name, **ex_metadata})
+        for attempt in count():  # a token may be remembered after the volume has been destroyed
+            answer = self.ask(
                 "CreateVolume",
                 Size=size,
                 AvailabilityZone=zone,
                 SnapshotId=snapshot.id if snapshot else None,
                 VolumeType="gp3",
-                **tagged("volume", {"Name": name, **ex_metadata}),
+                ClientToken=token(ex_metadata[KEY], attempt),
+                **tags,
             )
-        )
+            volume = self._to_volume(answer)
+            if volume.extra["state"] not in ("deleting", "deleted"):
+                return volume
+        raise AssertionError("count() does not end")
 
     def create_volume_snapshot(self, volume: Any, name: str | None = None, *, ex_metadata: dict[str, str]) -> Any:
         """Create a snapshot together with its tags."""

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import quote, unquote
+from urllib.parse import quote, unquote_plus
 from xml.sax.saxutils import escape
 
 import httpx
@@ -143,8 +143,8 @@ class S3(Ec2Compute, Objects):
         while True:
             page = query | ({"continuation-token": more} if more else {})
             answer = await self._s3("GET", f"/{_segment(bucket_id)}", query=page)
-            items = answer.iterfind(".//{*}Contents")
-            found += [StoredObject(name=unquote(_text(i, "Key")), size=int(_text(i, "Size"))) for i in items]
+            items = answer.iterfind(".//{*}Contents")  # in their keys, AWS writes a space as +, and a + as %2B
+            found += [StoredObject(name=unquote_plus(_text(i, "Key")), size=int(_text(i, "Size"))) for i in items]
             more = answer.findtext("{*}NextContinuationToken") or ""
             if not more:
                 return sorted(found, key=lambda stored: stored.name)

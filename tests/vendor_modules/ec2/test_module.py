@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from base64 import b64decode
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 import pytest_asyncio
 from libcloud.compute.drivers.ec2 import EC2NodeDriver
 
 from tests.labs.moto import IMAGE, REGION, Moto, start_moto
+from tests.labs.stub import Answer, Request, StubServer
 from tests.labs.testbed import services
 from vendor_modules.ec2.compute import Ec2Settings
 from vendor_modules.ec2.driver import Ec2Driver, Signer, text, token
@@ -28,7 +29,8 @@ from vendor_modules.errors import (
     VendorError,
 )
 from vendor_modules.libcloud import account
-from vendor_modules.resources import MachineSpec, UserData, VolumeSpec
+from vendor_modules.resources import MachineSpec, StoredObject, UserData, VolumeSpec
+from vendor_modules.services.credentials import AccessKeyCredentials
 from vendor_modules.userdata import script
 
 
@@ -143,3 +145,102 @@ def test_tokens_tell_keys_and_attempts_apart() -> None:
     assert token("key") == token("key", 0)
     assert len({token("key"), token("key", 1), token("other")}) == 3
     assert len(token("k" * 255)) <= 64
+
+
+class Amazon(StubServer):
+    """Answers as Amazon does where moto does not."""
+
+    def __init__(self, answers: Callable[[Request], tuple[int, str]]) -> None:
+        super().__init__()
+        self.answers = answers
+
+    def answer(self, request: Request) -> Answer:
+        """See the base."""
+        status, body = self.answers(request)
+        return Answer(status, body.encode(), (("Content-Type", "text/xml"),))
+
+    def asked(self, action: str) -> list[dict[str, str]]:
+        """The parameters of all calls of an action."""
+        return [request.form for request in self.seen if request.form["Action"] == action]
+
+    def module(self) -> Ec2Module:
+        """A module that asks this server."""
+        settings = Ec2Settings.model_validate(
+            {"region": REGION, "jurisdiction": "EU", "endpoint": self.url, "zone": "z"}
+        )
+        return Ec2Module(
+            "ec2", settings, services(AccessKeyCredentials.model_validate({"access_key": "a", "secret_key": "b"}))
+        )
+
+
+async def test_names_of_objects_are_decoded_as_amazon_encodes_them() -> None:
+    """In a list with encoding-type=url, Amazon writes a space as + and a plus sign as %2B."""
+    listed = "<Contents><Key>a+b%2Bc%20d%C3%A9</Key><Size>3</Size></Contents>"
+    with Amazon(lambda _: (200, f"<ListBucketResult>{listed}</ListBucketResult>")) as amazon:
+        async with amazon.module() as module:
+            assert await module.list_objects("bucket") == [StoredObject(name="a b+c dé", size=3)]
+        assert amazon.seen[0].query["encoding-type"] == "url"
+
+
+async def test_a_volume_is_created_once_for_its_token() -> None:
+    """A volume's token is its key's; the next one is taken when EC2 remembers the token of a volume that is deleted."""
+
+    def answers(request: Request) -> tuple[int, str]:
+        action, known = request.form["Action"], request.form.get("ClientToken") == token("key")
+        volume = "<volumeId>vol-{}</volumeId><size>1</size><status>{}</status>"
+        told = volume.format(1, "deleting") if known else volume.format(2, "available")
+        if action == "CreateVolume":
+            return 200, f"<CreateVolumeResponse>{told}</CreateVolumeResponse>"
+        there = f"<item>{told}</item>" if request.form.get("VolumeId.1") else ""
+        return 200, f"<DescribeVolumesResponse><volumeSet>{there}</volumeSet></DescribeVolumesResponse>"
+
+    with Amazon(answers) as amazon:
+        async with amazon.module() as module:
+            assert (await module.create_volume(VolumeSpec(name="v", size_mib=1024), key="key")).id == "vol-2"
+        assert [asked["ClientToken"] for asked in amazon.asked("CreateVolume")] == [token("key"), token("key", 1)]
+
+
+BALANCER = "arn:aws:elasticloadbalancing:eu:1:loadbalancer/net/mine/50dc6c495c0c9188"
+
+
+@pytest.mark.parametrize("there", [True, False])
+async def test_a_target_group_in_use_goes_in_the_end(there: bool) -> None:
+    """Destroying a balancer, or one that is gone already, deletes its target group, which is in use for a while."""
+    balancers = {BALANCER} if there else set()
+    groups = {"group"}
+
+    def answers(request: Request) -> tuple[int, str]:
+        action, form = request.form["Action"], request.form
+        if action == "DescribeLoadBalancers" and balancers:
+            member = f"<member><LoadBalancerArn>{BALANCER}</LoadBalancerArn></member>"
+            told = f"<{action}Result><LoadBalancers>{member}</LoadBalancers></{action}Result>"
+        elif action == "DescribeLoadBalancers":
+            return 400, "<R><Error><Code>LoadBalancerNotFound</Code><Message>none</Message></Error></R>"
+        elif action == "DescribeTargetGroups":
+            assert form["Names.member.1"] == "mine"
+            users = f"<LoadBalancerArns><member>{BALANCER}</member></LoadBalancerArns>"
+            found = "".join(f"<member><TargetGroupArn>{g}</TargetGroupArn>{users}</member>" for g in groups)
+            told = f"<{action}Result><TargetGroups>{found}</TargetGroups></{action}Result>"
+        elif action == "DeleteTargetGroup" and len(amazon.asked(action)) < 3:
+            return 400, "<R><Error><Code>ResourceInUse</Code><Message>by a listener</Message></Error></R>"
+        else:
+            {"DeleteTargetGroup": groups, "DeleteLoadBalancer": balancers}[action].clear()
+            told = ""
+        return 200, f"<R>{told}</R>"
+
+    with Amazon(answers) as amazon:
+        async with amazon.module() as module:
+            await module.destroy_load_balancer(BALANCER)
+        assert not balancers
+        assert not groups
+        assert len(amazon.asked("DeleteTargetGroup")) == 3
+        assert len(amazon.asked("DeleteLoadBalancer")) == there
+
+
+@pytest.mark.integration
+async def test_the_target_group_of_a_new_balancer_stays(module: Ec2Module) -> None:
+    """To destroy a balancer that is gone does nothing to a later one of the same name."""
+    machine = await module.create_machine(_spec(), key="balanced")
+    made = await module.create_load_balancer("b", 80, [machine.id], key="balancer")
+    await module.destroy_load_balancer(f"{made.id.rpartition('/')[0]}/0123456789abcdef")
+    assert (await module.describe_load_balancer(made.id)).machines == (machine.id,)
