@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from enum import StrEnum
 from functools import partial
 from typing import Annotated, Any, ClassVar, Self, TypeVar
@@ -237,6 +237,9 @@ class VendorModule(ABC):
             if explained is error:
                 raise
             raise explained from error
+        finally:
+            if isinstance(stream, AsyncGenerator):
+                await stream.aclose()  # now, not when it is collected: it holds a response
 
     def _explained(self, operation: str, error: Exception) -> Exception:
         mapped = error if isinstance(error, VendorError) else self._translate(error)

@@ -101,15 +101,20 @@ class LibcloudObjects(LibcloudModule, Objects):
         await self._on_storage(put)
 
     async def _get_object(self, bucket_id: str, name: str, offset: int) -> AsyncIterator[bytes]:
-        def opened(driver: Driver) -> Iterator[bytes]:
+        def opened(driver: Driver) -> tuple[Iterator[bytes], Callable[[], object]]:
+            """The pieces, and what closes the response that they come from."""
             item = driver.get_object(bucket_id, name)
             if offset >= int(item.size):
-                return iter(())
-            return iter(driver.download_object_range_as_stream(item, offset, chunk_size=CHUNK))
+                return iter(()), lambda: None
+            pieces = iter(driver.download_object_range_as_stream(item, offset, chunk_size=CHUNK))
+            return pieces, driver.connection.connection.getresponse().close
 
-        pieces = await self._on_storage(opened)
-        while (piece := await self._on_storage(lambda _: next(pieces, None))) is not None:
-            yield piece
+        pieces, close = await self._on_storage(opened)
+        try:
+            while (piece := await self._on_storage(lambda _: next(pieces, None))) is not None:
+                yield piece
+        finally:
+            await asyncio.to_thread(close)  # it waits for a thread that still reads
 
     async def _delete_object(self, bucket_id: str, name: str) -> None:
         await self._on_storage(lambda driver: driver.delete_object(driver.get_object(bucket_id, name)))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+import requests
 from libcloud.storage.drivers.azure_blobs import AzureBlobsStorageDriver
 from pydantic import SecretStr
 
@@ -61,6 +62,33 @@ async def test_conformance(check: conformance.Check, subject: conformance.Subjec
     """The module does with buckets and objects what the conformance suite asks."""
     result = await conformance.run_check(check, subject)
     assert result.outcome != "failed", result.reason
+
+
+async def test_an_abandoned_download_is_closed(subject: conformance.Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who stops reading an object leaves no response open."""
+    closed: list[str] = []
+    close = requests.Response.close
+
+    def noted(response: requests.Response) -> None:
+        closed.append(f"{response.request.method} {urlsplit(response.url).path.rpartition('/')[2]}")
+        close(response)
+
+    async def content() -> AsyncIterator[bytes]:
+        for _ in range(9):
+            yield bytes(1024 * 1024)
+
+    monkeypatch.setattr(requests.Response, "close", noted)
+    async with examined(subject.module, SETTINGS, CREDENTIALS) as module:
+        assert isinstance(module, AzureModule)
+        bucket = await module.create_bucket("left", key="left")
+        await module.put_object(bucket.id, "large", content, size=9 * 1024 * 1024)
+        pieces = module.get_object(bucket.id, "large")
+        assert isinstance(pieces, AsyncGenerator)
+        assert len(await anext(pieces)) < 9 * 1024 * 1024
+        assert "GET large" not in closed
+        await pieces.aclose()
+        assert "GET large" in closed
+        await module.destroy_bucket(bucket.id)
 
 
 async def test_without_a_storage_account() -> None:
