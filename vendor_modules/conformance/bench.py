@@ -199,7 +199,7 @@ class Bench:
     async def machine_lent(self, slot: str = "first", *, stopped: bool = False) -> AsyncIterator[Machine]:
         """A machine to work with, ACTIVE or STOPPED, and nothing attached to it; leave it with nothing attached. When
         the check fails it is thrown away, and the next check is lent another."""
-        machine = await self._brought(slot, Status.STOPPED if stopped else Status.ACTIVE)
+        machine = await self.machine_brought(slot, Status.STOPPED if stopped else Status.ACTIVE)
         try:
             yield machine
         except Unsupported:
@@ -208,7 +208,8 @@ class Bench:
             await self.lender.discard([("machine", slot)])
             raise
 
-    async def _brought(self, slot: str, status: Status) -> Machine:
+    async def machine_brought(self, slot: str, status: Status) -> Machine:
+        """The lent machine, brought to the status if it is not in it, and nothing attached to it."""
         for _ in range(2):
             machine_id = (await self.specimen("machine", slot)).made.id
             try:

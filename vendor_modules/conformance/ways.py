@@ -23,7 +23,7 @@ from vendor_modules.capabilities import (
 )
 from vendor_modules.conformance.bench import Bench, digest, stream
 from vendor_modules.module import VendorModule
-from vendor_modules.resources import ImageSpec, Resource, Rule, VolumeSpec
+from vendor_modules.resources import ImageSpec, Resource, Rule, Status, VolumeSpec
 
 PUBLIC_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIObJb3pMgxz3pM7Cz5NVNvnrOnvIYqyGnlFqzvGgFVlB conformance"
 SERVICE_RULES = (Rule(port=8080), Rule(port=8080, cidr="::/0"))
@@ -79,7 +79,7 @@ async def _network(bench: Bench, module: Networks, name: str, key: str) -> Resou
 
 
 async def _load_balancer(bench: Bench, module: LoadBalancers, name: str, key: str) -> Resource:
-    machine = (await bench.specimen("machine")).made
+    machine = await bench.machine_brought("first", Status.ACTIVE)  # an earlier check may have stopped it
     return await module.create_load_balancer(name, port_for(key), [machine.id], key=key)
 
 
