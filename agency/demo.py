@@ -176,7 +176,9 @@ class Story:
             for file in component.files:
                 self.say(f"  {component.name}: {file.target}, {file.size} bytes, {str(file.digest)[:23]}…")
         self.chapter(3, "The Mediator calls for proposals, the Broker holds a Contract Net with the Vendor agents")
-        comparison = await ask(agency.deployer, addresses.MEDIATOR, application, Comparison)
+        comparison = await ask(
+            agency.deployer, agency.deployer.link.address(addresses.MEDIATOR), application, Comparison
+        )
         answer = views.comparison(comparison)
         show.offers(self.console, answer)
         self.report["offers"] = answer["offers"]
@@ -287,7 +289,7 @@ class Story:
 
     async def _request(self, agency: Agency, action: str, subject: str, expect: type[D], **options: str) -> D:
         request = Request.model_validate({"action": action, "subject": subject, **options})
-        return await ask(agency.deployer, addresses.MEDIATOR, request, expect)
+        return await ask(agency.deployer, agency.deployer.link.address(addresses.MEDIATOR), request, expect)
 
     async def _followed(self, agency: Agency, application: str, action: str, subject: str, expect: type[D]) -> D:
         """Request long work and show how it goes."""

@@ -25,7 +25,7 @@ from agency.clouds import Cloud, running_clouds
 from agency.events import Events
 from agency.janitor import keep_tidy
 from agency.messaging.agent import RoleAgent
-from agency.messaging.link import InProcessLink
+from agency.messaging.links.in_process import InProcessLink
 from agency.problems import problem_of, refuse
 from agency.relocation.viaduct import VIADUCTS
 from agency.relocation.workshop import Order, Workshop
@@ -132,14 +132,14 @@ async def _society(workshop: Workshop, call_seconds: float) -> AsyncIterator[Rol
     """Start the agents on the in-process link; gives the one that speaks for the deployer."""
     link = InProcessLink()
     agents: list[RoleAgent] = [
-        VendorAgent(addresses.vendor(name), link, module) for name, module in workshop.modules.items()
+        VendorAgent(link.address(addresses.vendor(name)), link, module) for name, module in workshop.modules.items()
     ]
     agents += [
-        BrokerAgent(addresses.BROKER, link, tuple(workshop.modules)),
-        ProvisionerAgent(addresses.PROVISIONER, link, workshop),
-        RelocatorAgent(addresses.RELOCATOR, link, workshop, call_seconds),
-        MediatorAgent(addresses.MEDIATOR, link, workshop, call_seconds),
-        RoleAgent(addresses.DEPLOYER, link),
+        BrokerAgent(link.address(addresses.BROKER), link, tuple(workshop.modules)),
+        ProvisionerAgent(link.address(addresses.PROVISIONER), link, workshop),
+        RelocatorAgent(link.address(addresses.RELOCATOR), link, workshop, call_seconds),
+        MediatorAgent(link.address(addresses.MEDIATOR), link, workshop, call_seconds),
+        RoleAgent(link.address(addresses.DEPLOYER), link),
     ]
     try:
         for agent in agents:

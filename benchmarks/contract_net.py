@@ -10,7 +10,7 @@ from pathlib import Path
 from agency.agents import addresses
 from agency.messaging.agent import RoleAgent
 from agency.messaging.contract_net import Participant, call_for_proposals
-from agency.messaging.link import InProcessLink
+from agency.messaging.links.in_process import InProcessLink
 from benchmarks.measuring import Figure, in_turn
 from broker.comparison import compare
 from descriptors.application import Application
@@ -53,8 +53,8 @@ async def _never(offer: Offer) -> Agreement:
 
 async def _round(count: int, application: Application) -> Figure:
     link = InProcessLink()
-    broker = RoleAgent(addresses.BROKER, link)
-    vendors = {addresses.vendor(f"v{number}"): f"v{number}" for number in range(count)}
+    broker = RoleAgent(link.address(addresses.BROKER), link)
+    vendors = {link.address(addresses.vendor(f"v{number}")): f"v{number}" for number in range(count)}
     agents = [broker, *(RoleAgent(jid, link) for jid in vendors)]
     proposers = {name: _proposer(name, number) for number, name in enumerate(vendors.values())}
     for agent, name in zip(agents[1:], vendors.values(), strict=True):

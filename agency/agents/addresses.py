@@ -1,15 +1,14 @@
-"""The agents' addresses (JIDs)."""
+"""The agents' names; a link makes addresses (JIDs) of them: ``link.address(MEDIATOR)``."""
 
 from __future__ import annotations
 
-DOMAIN = "agency.local"
-MEDIATOR = f"mediator@{DOMAIN}"
-BROKER = f"broker@{DOMAIN}"
-PROVISIONER = f"provisioner@{DOMAIN}"
-RELOCATOR = f"relocator@{DOMAIN}"
-DEPLOYER = f"deployer@{DOMAIN}"
+MEDIATOR = "mediator"
+BROKER = "broker"
+PROVISIONER = "provisioner"
+RELOCATOR = "relocator"
+DEPLOYER = "deployer"
 
 
 def vendor(name: str) -> str:
-    """The address of a vendor's agent."""
-    return f"vendor-{name}@{DOMAIN}"
+    """The name of a vendor's agent."""
+    return f"vendor-{name}"

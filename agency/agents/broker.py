@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from agency.agents import addresses
 from agency.messaging.agent import RoleAgent
 from agency.messaging.contract_net import accept, call_for_proposals
-from agency.messaging.link import Link
+from agency.messaging.links import Link
 from agency.messaging.request import Responder
 from agency.problems import refuse
 from broker.comparison import compare
@@ -37,10 +37,13 @@ class BrokerAgent(RoleAgent):
                 f"there is no vendor {', '.join(sorted(unknown))}; there are: {', '.join(self._vendors) or 'none'}",
                 "name one of them",
             )
-        answers = await call_for_proposals(self, call, {addresses.vendor(name): name for name in asked})
+        answers = await call_for_proposals(self, call, {self._at(name): name for name in asked})
         return compare(call, answers, utc_now())
 
     async def accept(self, offer: Offer) -> Agreement:
         """Accept an offer on the deployer's behalf."""
-        others = [addresses.vendor(name) for name in self._vendors if name != offer.vendor]
-        return await accept(self, offer, addresses.vendor(offer.vendor), others)
+        others = [self._at(name) for name in self._vendors if name != offer.vendor]
+        return await accept(self, offer, self._at(offer.vendor), others)
+
+    def _at(self, vendor: str) -> str:
+        return self.link.address(addresses.vendor(vendor))

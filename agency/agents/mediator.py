@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from agency.agents import addresses
 from agency.messaging.agent import RoleAgent
-from agency.messaging.link import Link
+from agency.messaging.links import Link
 from agency.messaging.request import Responder, ask
 from agency.problems import refuse
 from agency.relocation.workshop import Workshop
@@ -66,7 +66,7 @@ class MediatorAgent(RoleAgent):
         )
         await store.put(call, id=call.id, application=name)
         await self._workshop.events.happened(name, "submitted", f"call for proposals {call.id} goes out")
-        comparison = await ask(self, addresses.BROKER, call, Comparison)
+        comparison = await ask(self, self.link.address(addresses.BROKER), call, Comparison)
         await keep_offers(self._workshop, comparison)
         return comparison
 
@@ -86,8 +86,9 @@ class MediatorAgent(RoleAgent):
             return await self.accept(request.subject)
         if request.action in ("plan-relocation", "relocate", "cancel"):
             kind = RelocationPlan if request.action == "plan-relocation" else RelocationReceipt
-            return await ask(self, addresses.RELOCATOR, request, kind if request.action != "cancel" else Deployment)
-        return await ask(self, addresses.PROVISIONER, request, Deployment)
+            expected = kind if request.action != "cancel" else Deployment
+            return await ask(self, self.link.address(addresses.RELOCATOR), request, expected)
+        return await ask(self, self.link.address(addresses.PROVISIONER), request, Deployment)
 
     async def accept(self, offer_id: str) -> Agreement:
         """Accept an offer. Accepting it again gives the same agreement."""
@@ -146,7 +147,7 @@ async def keep_offers(workshop: Workshop, comparison: Comparison) -> None:
 
 async def make_agreement(agent: RoleAgent, workshop: Workshop, offer: Offer) -> Agreement:
     """Have the broker accept the offer, check that the agreement is about it, and keep it."""
-    agreement = await ask(agent, addresses.BROKER, offer, Agreement)
+    agreement = await ask(agent, agent.link.address(addresses.BROKER), offer, Agreement)
     if agreement.offer != offer.id or agreement.provider != offer.vendor or agreement.price != offer.price:
         raise refuse(
             "agreement-differs", f"{offer.vendor} confirms something else than it offered", "take another offer"

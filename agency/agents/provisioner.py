@@ -7,7 +7,7 @@ from functools import partial
 
 from agency.agents.mediator import LIVE, live_deployment
 from agency.messaging.agent import RoleAgent
-from agency.messaging.link import Link
+from agency.messaging.links import Link
 from agency.messaging.request import Responder
 from agency.problems import AgencyError, refuse
 from agency.relocation.graph import deployment_tasks

@@ -9,7 +9,7 @@ from datetime import timedelta
 from agency.agents import addresses
 from agency.agents.mediator import keep_offers, live_deployment, make_agreement
 from agency.messaging.agent import RoleAgent
-from agency.messaging.link import Link
+from agency.messaging.links import Link
 from agency.messaging.request import Responder, ask
 from agency.problems import AgencyError, refuse
 from agency.relocation.conduit import introspect
@@ -60,7 +60,7 @@ class RelocatorAgent(RoleAgent):
             raise refuse("already-there", f"{name} is at {vendor} already", "name another vendor")
         call = self._call(application, components, vendor, here)
         await store.put(call, id=call.id, application=name)
-        comparison = await ask(self, addresses.BROKER, call, Comparison)
+        comparison = await ask(self, self.link.address(addresses.BROKER), call, Comparison)
         await keep_offers(self._workshop, comparison)
         if comparison.chosen is None:
             reasons = "; ".join(f"{row.vendor}: {row.excluded_because[0].message}" for row in comparison.rows)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from agency.messaging.agent import RoleAgent
 from agency.messaging.contract_net import Participant
-from agency.messaging.link import Link
+from agency.messaging.links import Link
 from agency.problems import refuse
 from descriptors.base import utc_now
 from descriptors.cfp import CallForProposals

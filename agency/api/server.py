@@ -115,7 +115,7 @@ def _add_actions(app: FastAPI, agency: Agency) -> None:
     workshop = agency.workshop
 
     async def mediate(request: messages.Request, expect: type[Document]) -> Document:
-        return await ask(agency.deployer, addresses.MEDIATOR, request, expect)
+        return await ask(agency.deployer, agency.deployer.link.address(addresses.MEDIATOR), request, expect)
 
     @app.put("/blobs/{digest}")
     async def blob(digest: str, request: Request) -> dict[str, Any]:
@@ -132,7 +132,9 @@ def _add_actions(app: FastAPI, agency: Agency) -> None:
     @app.post("/applications")
     async def submit(request: Request) -> dict[str, Any]:
         application = load(await request.body(), form=Form.JSON, expect=Application, name="application")
-        return views.comparison(await ask(agency.deployer, addresses.MEDIATOR, application, Comparison))
+        return views.comparison(
+            await ask(agency.deployer, agency.deployer.link.address(addresses.MEDIATOR), application, Comparison)
+        )
 
     @app.post("/offers/{offer}/accept")
     async def accept(offer: str) -> dict[str, Any]:

@@ -10,11 +10,11 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TypeVar
 
+import structlog
 from spade.message import Message
-from spade.template import Template
 
 from agency.messaging.acl import NotUnderstood, Performative, Protocol, answer, compose, content_of, performative_of
-from agency.messaging.agent import RoleAgent, Talking
+from agency.messaging.agent import RoleAgent
 from agency.messaging.request import result_in
 from agency.problems import AgencyError, problem_of, refuse
 from descriptors.base import Document, utc_now
@@ -22,6 +22,8 @@ from descriptors.cfp import CallForProposals
 from descriptors.messages import Problem
 from descriptors.resources import Reason
 from descriptors.sla import Agreement, Offer, Refusal
+
+log = structlog.get_logger("agency")
 
 Answer = Offer | Refusal | Reason
 
@@ -36,16 +38,17 @@ SETTLE_WITHIN = 30.0
 """Seconds in which a vendor must answer an acceptance."""
 
 
-class Participant(Talking):
+class Participant:
     """The vendor's side: proposes or refuses, and stands by what it proposed."""
 
     def __init__(
         self,
+        agent: RoleAgent,
         propose: Callable[[CallForProposals], Awaitable[Offer | Refusal]],
         accept: Callable[[Offer], Awaitable[Agreement]],
     ) -> None:
         """``propose`` answers a call; ``accept`` turns an accepted offer into an agreement, or raises."""
-        super().__init__()
+        self._agent = agent
         self._propose = propose
         self._accept = accept
 
@@ -57,7 +60,7 @@ class Participant(Talking):
         accept: Callable[[Offer], Awaitable[Agreement]],
     ) -> None:
         """Let the agent take part in Contract Nets."""
-        agent.add_behaviour(cls(propose, accept), Template(metadata={"protocol": Protocol.CONTRACT_NET.value}))
+        agent.take_part(Protocol.CONTRACT_NET, cls(agent, propose, accept).on_message)
 
     async def on_message(self, message: Message) -> None:
         """Act on a call, an acceptance or a rejection."""
@@ -70,7 +73,7 @@ class Participant(Talking):
             elif performative is not Performative.REJECT_PROPOSAL:
                 raise NotUnderstood(f"{performative} has no place here")
         except NotUnderstood as error:
-            await self.send(answer(message, Performative.NOT_UNDERSTOOD, problem_of(error)))
+            await self._agent.send(answer(message, Performative.NOT_UNDERSTOOD, problem_of(error)))
 
     async def _answer(self, message: Message, expect: type[D], act: Callable[[D], Awaitable[Document]]) -> None:
         """Act on the message's content and send what comes of it."""
@@ -78,24 +81,24 @@ class Participant(Talking):
         try:
             reply = await act(content)
         except Exception as error:  # noqa: BLE001 - the broker must hear why there is no offer, or no agreement
-            await self.send(answer(message, Performative.FAILURE, problem_of(error)))
+            await self._agent.send(answer(message, Performative.FAILURE, problem_of(error)))
             return
-        await self.send(answer(message, _SAID_WITH[type(reply)], reply))
+        await self._agent.send(answer(message, _SAID_WITH[type(reply)], reply))
 
 
-class _Collector(Talking):
+class _Collector:
     """Collects the first answer of each vendor, until all have answered."""
 
     def __init__(self, awaited: Mapping[str, str]) -> None:
-        super().__init__()
         self._awaited = awaited
         self.answers: dict[str, Answer] = {}
         self.complete = asyncio.Event()
 
-    async def on_message(self, message: Message) -> None:
+    def on_message(self, message: Message) -> None:
+        """Take the first answer of who was asked."""
         vendor = self._awaited.get(str(message.sender.bare))
         if vendor is None or vendor in self.answers:
-            self.agent.log.warning("answer not used", sender=str(message.sender), conversation=message.thread)
+            log.warning("answer not used", sender=str(message.sender), conversation=message.thread)
             return
         self.answers[vendor] = _read(message)
         if len(self.answers) == len(self._awaited):
@@ -121,32 +124,21 @@ async def call_for_proposals(agent: RoleAgent, call: CallForProposals, vendors: 
     Ends when all have answered, at the latest at the call's deadline; for the silent there is a reason that says so.
     """
     collector = _Collector(vendors)
-    agent.add_behaviour(collector, Template(thread=call.id))
-    for jid in vendors:
-        message = compose(jid, Performative.CFP, Protocol.CONTRACT_NET, call.id, call, call.reply_by)
+    with agent.listening(call.id, collector.on_message):
+        for jid in vendors:
+            message = compose(jid, Performative.CFP, Protocol.CONTRACT_NET, call.id, call, call.reply_by)
+            try:
+                await agent.send(message)
+            except AgencyError as error:
+                collector.answers[vendors[jid]] = Reason(code=error.problem.code, message=error.problem.message)
         try:
-            await collector.send(message)
-        except AgencyError as error:
-            collector.answers[vendors[jid]] = Reason(code=error.problem.code, message=error.problem.message)
-    try:
-        async with asyncio.timeout(max(0.0, (call.reply_by - utc_now()).total_seconds())):
-            if len(collector.answers) < len(vendors):
-                await collector.complete.wait()
-    except TimeoutError:
-        pass
-    collector.kill()
+            async with asyncio.timeout(max(0.0, (call.reply_by - utc_now()).total_seconds())):
+                if len(collector.answers) < len(vendors):
+                    await collector.complete.wait()
+        except TimeoutError:
+            pass
     silent = Reason(code="no-answer", message="did not answer before the deadline")
     return {vendor: collector.answers.get(vendor, silent) for vendor in vendors.values()}
-
-
-class _Settlement(Talking):
-    def __init__(self) -> None:
-        super().__init__()
-        self.reply: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
-
-    async def on_message(self, message: Message) -> None:
-        if not self.reply.done():
-            self.reply.set_result(message)
 
 
 async def accept(agent: RoleAgent, offer: Offer, jid: str, others: list[str]) -> Agreement:
@@ -154,26 +146,25 @@ async def accept(agent: RoleAgent, offer: Offer, jid: str, others: list[str]) ->
 
     Raises :class:`AgencyError` when the vendor does not stand by its offer. Accepting twice gives the same agreement.
     """
-    settlement = _Settlement()
-    sender = Template(thread=offer.call)
-    sender.sender = jid
-    agent.add_behaviour(settlement, sender)
-    try:
-        await settlement.send(
+    reply: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
+
+    def on_message(message: Message) -> None:
+        if message.sender.bare == jid and not reply.done():
+            reply.set_result(message)
+
+    with agent.listening(offer.call, on_message):
+        await agent.send(
             compose(jid, Performative.ACCEPT_PROPOSAL, Protocol.CONTRACT_NET, offer.call, offer, offer.expires)
         )
         try:
             async with asyncio.timeout(SETTLE_WITHIN):
-                reply = await settlement.reply
+                agreement = result_in(await reply, Agreement)
         except TimeoutError:
             remedy = "accept the offer again, or take another"
             raise refuse("no-answer", f"{jid} does not answer", remedy) from None
-        agreement = result_in(reply, Agreement)
-        for other in others:
-            try:
-                await settlement.send(compose(other, Performative.REJECT_PROPOSAL, Protocol.CONTRACT_NET, offer.call))
-            except AgencyError as error:  # the agreement stands, whoever can be told
-                agent.log.warning("not told that another was chosen", vendor=other, error=str(error))
-    finally:
-        settlement.kill()
+    for other in others:
+        try:
+            await agent.send(compose(other, Performative.REJECT_PROPOSAL, Protocol.CONTRACT_NET, offer.call))
+        except AgencyError as error:  # the agreement stands, whoever can be told
+            agent.log.warning("not told that another was chosen", vendor=other, error=str(error))
     return agreement

@@ -8,10 +8,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
 from spade.message import Message
-from spade.template import Template
 
 from agency.messaging.acl import NotUnderstood, Performative, Protocol, answer, compose, content_of, performative_of
-from agency.messaging.agent import RoleAgent, Talking
+from agency.messaging.agent import RoleAgent
 from agency.problems import AgencyError, problem_of, refuse
 from descriptors.base import Document, new_id
 from descriptors.messages import Problem
@@ -24,43 +23,44 @@ AGREE_WITHIN = 10.0
 """Seconds in which an agent must say whether it will act; how long the action then takes is its own affair."""
 
 
-class Responder(Talking):
+class Responder:
     """The participant's side: hands each request to the handler for its type of content."""
 
-    def __init__(self, handlers: Handlers) -> None:
+    def __init__(self, agent: RoleAgent, handlers: Handlers) -> None:
         """``handlers``: what to do, by the type of the document that asks for it."""
-        super().__init__()
+        self._agent = agent
         self._handlers = handlers
 
     @classmethod
     def install(cls, agent: RoleAgent, handlers: Handlers) -> None:
         """Let the agent answer requests."""
-        metadata = {"protocol": Protocol.REQUEST.value, "performative": Performative.REQUEST.value}
-        agent.add_behaviour(cls(handlers), Template(metadata=metadata))
+        agent.take_part(Protocol.REQUEST, cls(agent, handlers).on_message)
 
     async def on_message(self, message: Message) -> None:
         """Agree, act, and report."""
+        if message.get_metadata("performative") != Performative.REQUEST.value:
+            self._agent.log.info("nobody waits for this", sender=str(message.sender), protocol=Protocol.REQUEST.value)
+            return
         try:
             content = content_of(message, *self._handlers)
         except NotUnderstood as error:
-            await self.send(answer(message, Performative.NOT_UNDERSTOOD, problem_of(error)))
+            await self._agent.send(answer(message, Performative.NOT_UNDERSTOOD, problem_of(error)))
             return
-        await self.send(answer(message, Performative.AGREE))
+        await self._agent.send(answer(message, Performative.AGREE))
         try:
             result = await self._handlers[type(content)](content)
         except Exception as error:  # noqa: BLE001 - whatever went wrong, the asker must hear of it
-            await self.send(answer(message, Performative.FAILURE, problem_of(error)))
+            await self._agent.send(answer(message, Performative.FAILURE, problem_of(error)))
         else:
-            await self.send(answer(message, Performative.INFORM, result))
+            await self._agent.send(answer(message, Performative.INFORM, result))
 
 
-class _Initiator(Talking):
+class _Initiator:
     def __init__(self) -> None:
-        super().__init__()
         self.agreed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.result: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
 
-    async def on_message(self, message: Message) -> None:
+    def on_message(self, message: Message) -> None:
         if not self.agreed.done():
             self.agreed.set_result(None)
         if message.get_metadata("performative") != Performative.AGREE.value and not self.result.done():
@@ -84,16 +84,12 @@ async def ask(agent: RoleAgent, to: str, content: Document, expect: type[D]) -> 
     Raises :class:`AgencyError` with the other agent's problem when it refuses, fails or does not answer.
     """
     conversation = new_id("talk")
-    behaviour = _Initiator()
-    agent.add_behaviour(behaviour, Template(thread=conversation))
-    try:
-        await behaviour.send(compose(to, Performative.REQUEST, Protocol.REQUEST, conversation, content))
+    initiator = _Initiator()
+    with agent.listening(conversation, initiator.on_message):
+        await agent.send(compose(to, Performative.REQUEST, Protocol.REQUEST, conversation, content))
         try:
             async with asyncio.timeout(AGREE_WITHIN):
-                await behaviour.agreed
+                await initiator.agreed
         except TimeoutError:
             raise refuse("no-answer", f"{to} does not answer", "check that the agent runs, then try again") from None
-        reply = await behaviour.result
-    finally:
-        behaviour.kill()
-    return result_in(reply, expect)
+        return result_in(await initiator.result, expect)

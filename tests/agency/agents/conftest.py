@@ -33,12 +33,12 @@ class Society:
 
     async def submit(self, application: Application) -> Comparison:
         """Submit a descriptor."""
-        return await ask(self.deployer, addresses.MEDIATOR, application, Comparison)
+        return await ask(self.deployer, self.deployer.link.address(addresses.MEDIATOR), application, Comparison)
 
     async def request(self, action: Action, subject: str, expect: type[D] = Deployment, **choice: str) -> D:
         """Ask the mediator for an action."""
         request = Request(action=action, subject=subject, **choice)
-        return await ask(self.deployer, addresses.MEDIATOR, request, expect)
+        return await ask(self.deployer, self.deployer.link.address(addresses.MEDIATOR), request, expect)
 
     async def deployed(self, application: Application) -> Deployment:
         """Submit, accept what is recommended, deploy."""

@@ -259,7 +259,7 @@ async def test_an_action_that_nobody_does(society: Society) -> None:
     """A request for an action that there is not is not understood, and nothing is crashed upon."""
     dance = Request(action="start", subject="notes").model_copy(update={"action": "dance"})
     with refusal("not-understood"):
-        await ask(society.deployer, addresses.MEDIATOR, dance, Deployment)
+        await ask(society.deployer, society.deployer.link.address(addresses.MEDIATOR), dance, Deployment)
 
 
 async def test_a_deployment_that_fails_leaves_nothing(society: Society) -> None:
@@ -411,7 +411,7 @@ async def test_agents_answer_what_they_do_not_understand(society: Society) -> No
     )
     for address in (addresses.MEDIATOR, addresses.BROKER, addresses.PROVISIONER, addresses.RELOCATOR):
         with refusal("not-understood"):
-            await ask(society.deployer, address, deployment, Deployment)
+            await ask(society.deployer, society.deployer.link.address(address), deployment, Deployment)
 
 
 async def test_the_broker_asks_only_the_vendors_named(society: Society) -> None:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 
 from agency.messaging.agent import RoleAgent
-from agency.messaging.link import InProcessLink
+from agency.messaging.links.in_process import InProcessLink
 
 Hire = Callable[..., Awaitable[RoleAgent]]
 

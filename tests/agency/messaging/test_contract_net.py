@@ -11,14 +11,13 @@ from typing import Any
 
 import pytest
 from spade.message import Message
-from spade.template import Template
 
 from agency.agents.vendor import VendorAgent
 from agency.messaging import contract_net
 from agency.messaging.acl import Performative, Protocol, answer, compose, content_of, performative_of
-from agency.messaging.agent import Talking
+from agency.messaging.agent import RoleAgent
 from agency.messaging.contract_net import Participant, accept, call_for_proposals
-from agency.messaging.link import InProcessLink
+from agency.messaging.links.in_process import InProcessLink
 from agency.problems import AgencyError, refuse
 from descriptors.base import Document, utc_now
 from descriptors.cfp import CallForProposals
@@ -105,17 +104,14 @@ def proposing(vendor: str, after: float = 0) -> Propose:
     return propose
 
 
-class Mouth(Talking):
-    """Answers each call with messages made up by a function."""
+def saying(agent: RoleAgent, say: Callable[[Message], list[Message]]) -> None:
+    """Let the agent answer each call with messages made up by a function."""
 
-    def __init__(self, say: Callable[[Message], list[Message]]) -> None:
-        super().__init__()
-        self._say = say
+    async def job(message: Message) -> None:
+        for reply in say(message):
+            await agent.send(reply)
 
-    async def on_message(self, message: Message) -> None:
-        """Say it all."""
-        for reply in self._say(message):
-            await self.send(reply)
+    agent.take_part(Protocol.CONTRACT_NET, job)
 
 
 async def test_every_answer_comes_back_under_its_vendor_s_name(hire: Hire) -> None:
@@ -191,7 +187,7 @@ async def test_only_a_vendor_s_first_answer_counts(hire: Hire) -> None:
     def say(message: Message) -> list[Message]:
         return [answer(message, Performative.PROPOSE, found) for found in (dear, cheap)]
 
-    (await hire("va")).add_behaviour(Mouth(say))
+    saying(await hire("va"), say)
     await hire("mute")  # so that the round is still open when the second answer comes
     answers = await call_for_proposals(await hire("broker"), asked, {"va@test": "alpha", "mute@test": "mute"})
     assert answers["alpha"] == dear
@@ -200,8 +196,7 @@ async def test_only_a_vendor_s_first_answer_counts(hire: Hire) -> None:
 async def test_who_was_not_asked_is_not_heard(hire: Hire) -> None:
     """An answer in the call's conversation from a stranger is not used, whatever it claims."""
     asked = call(seconds=0.4)
-    stranger = Mouth(lambda _: [])
-    (await hire("stranger")).add_behaviour(stranger)
+    stranger = await hire("stranger")
     await hire("va")
     broker = await hire("broker")
     round_ = asyncio.create_task(call_for_proposals(broker, asked, {"va@test": "alpha"}))
@@ -234,7 +229,7 @@ async def test_whatever_is_no_offer_becomes_a_reason(
         reply.set_metadata("performative", performative)
         return [reply]
 
-    (await hire("va")).add_behaviour(Mouth(say))
+    saying(await hire("va"), say)
     began = time.monotonic()
     answers = await call_for_proposals(await hire("broker"), call(seconds=30), {"va@test": "alpha"})
     assert isinstance(answers["alpha"], Reason)
@@ -261,18 +256,13 @@ async def test_a_vendor_that_crashes_says_so(hire: Hire) -> None:
 async def test_a_participant_says_what_has_no_place(hire: Hire, performative: str) -> None:
     """A message with no place in the protocol is answered with ``not-understood``, of whatever length it is."""
     va, heard = await bidder(hire, "va"), asyncio.get_running_loop().create_future()
-
-    class Ear(Talking):
-        async def on_message(self, message: Message) -> None:
-            heard.set_result(message)
-
-    ear = Ear()
-    (await hire("broker")).add_behaviour(ear, Template(thread="t"))
+    broker = await hire("broker")
     message = compose(va, Performative.INFORM, Protocol.CONTRACT_NET, "t")
     message.set_metadata("performative", performative)
-    await ear.send(message)
-    async with asyncio.timeout(5):
-        reply = await heard
+    with broker.listening("t", heard.set_result):
+        await broker.send(message)
+        async with asyncio.timeout(5):
+            reply = await heard
     assert performative_of(reply) is Performative.NOT_UNDERSTOOD
     assert content_of(reply, Problem).code == "not-understood"
 
@@ -288,12 +278,11 @@ async def test_acceptance_gives_the_agreement_and_the_others_are_rejected(hire: 
         assert accepted == offer
         return agreement_on(accepted)
 
-    class Loser(Talking):
-        async def on_message(self, message: Message) -> None:
-            await rejected.put((str(message.to), performative_of(message), message.thread))
+    def loses(message: Message) -> None:
+        rejected.put_nowait((str(message.to), performative_of(message), message.thread))
 
     for name in ("vb", "vc"):
-        (await hire(name)).add_behaviour(Loser())
+        (await hire(name)).take_part(Protocol.CONTRACT_NET, loses)
     va = await bidder(hire, "va", settle=settle)
     agreement = await accept(await hire("broker"), offer, va, ["vb@test", "vc@test"])
     assert (agreement.offer, agreement.provider) == (offer.id, "alpha")
@@ -309,11 +298,7 @@ async def test_a_vendor_that_does_not_stand_by_its_offer(hire: Hire) -> None:
     async def settle(_: Offer) -> Agreement:
         raise refuse("sold-out", "somebody was faster", "ask for new offers")
 
-    class Loser(Talking):
-        async def on_message(self, message: Message) -> None:
-            rejected.append(message)
-
-    (await hire("vb")).add_behaviour(Loser())
+    (await hire("vb")).take_part(Protocol.CONTRACT_NET, rejected.append)
     va = await bidder(hire, "va", settle=settle)
     with pytest.raises(AgencyError, match="somebody was faster") as error:
         await accept(await hire("broker"), offer_for(call(), "alpha"), va, ["vb@test"])
@@ -343,7 +328,7 @@ async def test_a_vendor_silent_at_acceptance(hire: Hire, monkeypatch: pytest.Mon
 async def test_an_answer_to_an_acceptance_that_makes_no_sense(hire: Hire) -> None:
     """A vendor that informs of something else than an agreement has not agreed."""
     request = Request(action="deploy", subject="x")
-    (await hire("va")).add_behaviour(Mouth(lambda message: [answer(message, Performative.INFORM, request)]))
+    saying(await hire("va"), lambda message: [answer(message, Performative.INFORM, request)])
     with pytest.raises(AgencyError) as error:
         await accept(await hire("broker"), offer_for(call(), "alpha"), "va@test", [])
     assert error.value.problem.code == "not-understood"

@@ -7,11 +7,10 @@ import time
 
 import pytest
 from spade.message import Message
-from spade.template import Template
 
 from agency.messaging import request
 from agency.messaging.acl import Performative, Protocol, answer, compose, performative_of
-from agency.messaging.agent import RoleAgent, Talking
+from agency.messaging.agent import RoleAgent
 from agency.messaging.request import Handlers, Responder, ask
 from agency.problems import AgencyError
 from descriptors.messages import Problem, Request
@@ -23,19 +22,16 @@ DEPLOY = Request(action="deploy", subject="notes")
 DONE = Request(action="start", subject="done")
 
 
-class Scripted(Talking):
-    """Answers every request with prepared messages."""
+def scripted(agent: RoleAgent, *script: tuple[Performative | str, object]) -> None:
+    """Let the agent answer every request with prepared messages."""
 
-    def __init__(self, *script: tuple[Performative | str, object]) -> None:
-        super().__init__()
-        self._script = script
-
-    async def on_message(self, message: Message) -> None:
-        """Say what is in the script."""
-        for performative, content in self._script:
+    async def job(message: Message) -> None:
+        for performative, content in script:
             reply = answer(message, Performative.INFORM, content)
             reply.set_metadata("performative", str(performative))
-            await self.send(reply)
+            await agent.send(reply)
+
+    agent.take_part(Protocol.REQUEST, job)
 
 
 async def pair(hire: Hire, handlers: Handlers) -> RoleAgent:
@@ -71,19 +67,14 @@ async def test_agree_comes_before_the_work(hire: Hire) -> None:
         await may_end.wait()
         return DONE
 
-    class Listener(Talking):
-        async def on_message(self, message: Message) -> None:
-            await words.put(performative_of(message))
-
     anna = await pair(hire, {Request: handle})
-    listener = Listener()
-    anna.add_behaviour(listener, Template(thread="talk-1"))
-    await listener.send(compose("bob@test", Performative.REQUEST, Protocol.REQUEST, "talk-1", DEPLOY))
-    async with asyncio.timeout(5):
-        assert await words.get() is Performative.AGREE
-        assert words.empty()
-        may_end.set()
-        assert await words.get() is Performative.INFORM
+    with anna.listening("talk-1", lambda message: words.put_nowait(performative_of(message))):
+        await anna.send(compose("bob@test", Performative.REQUEST, Protocol.REQUEST, "talk-1", DEPLOY))
+        async with asyncio.timeout(5):
+            assert await words.get() is Performative.AGREE
+            assert words.empty()
+            may_end.set()
+            assert await words.get() is Performative.INFORM
 
 
 async def test_a_handler_s_problem_reaches_the_asker_whole(hire: Hire) -> None:
@@ -159,7 +150,7 @@ async def test_a_refusal_before_agreeing(hire: Hire) -> None:
     """FIPA's ``refuse`` instead of ``agree`` carries its problem to the asker."""
     problem = Problem(code="not-now", message="not now", remedy="later")
     bob = await hire("bob")
-    bob.add_behaviour(Scripted((Performative.REFUSE, problem)))
+    scripted(bob, (Performative.REFUSE, problem))
     with pytest.raises(AgencyError) as error:
         await asked(await hire("anna"))
     assert error.value.problem == problem
@@ -169,7 +160,7 @@ async def test_only_the_first_result_counts(hire: Hire) -> None:
     """What an agent says after its result changes nothing."""
     bob = await hire("bob")
     late = Problem(code="oops", message="no, wait", remedy="none")
-    bob.add_behaviour(Scripted(("agree", None), ("inform", DONE), ("failure", late), ("inform", DEPLOY)))
+    scripted(bob, ("agree", None), ("inform", DONE), ("failure", late), ("inform", DEPLOY))
     assert await asked(await hire("anna")) == DONE
 
 
@@ -184,7 +175,7 @@ async def test_only_the_first_result_counts(hire: Hire) -> None:
 )
 async def test_an_answer_that_makes_no_sense_is_an_error(hire: Hire, script: list[tuple[str, object]]) -> None:
     """An agent that answers outside the protocol does not leave its asker waiting: the error says what came."""
-    (await hire("bob")).add_behaviour(Scripted(*script))
+    scripted(await hire("bob"), *script)
     with pytest.raises(AgencyError) as error:
         await asked(await hire("anna"))
     assert error.value.problem.code == "not-understood"
@@ -204,7 +195,7 @@ async def test_many_requests_at_once_get_their_own_answers(hire: Hire) -> None:
 
 
 async def test_conversations_leave_nothing_behind(hire: Hire) -> None:
-    """The behaviour of a conversation that has ended is removed from its agent: a long life does not slow it down."""
+    """Nothing of a conversation that has ended is kept by its agent: a long life does not slow it down."""
 
     async def handle(_: Request) -> Request:
         return DONE
@@ -212,8 +203,5 @@ async def test_conversations_leave_nothing_behind(hire: Hire) -> None:
     anna = await pair(hire, {Request: handle})
     for _ in range(3):
         await asked(anna)
-    for _ in range(100):
-        if not anna.behaviours:
-            break
-        await asyncio.sleep(0.02)
-    assert anna.behaviours == []
+    assert not anna._conversations
+    assert not anna._work

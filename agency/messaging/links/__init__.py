@@ -1,0 +1,39 @@
+"""Links: how an agent reaches other agents. The agents themselves are the same on every link."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from slixmpp import JID
+from spade.message import Message
+
+
+class Resident(Protocol):
+    """What a link needs of an agent that lives on it."""
+
+    jid: JID
+
+    def dispatch(self, msg: Message) -> object:
+        """Take a message that came for this agent; never raises, and never waits."""
+
+    def reconnected(self) -> None:
+        """Learn that the way to others was lost and is there again: what was under way may not have arrived."""
+
+
+class Link(Protocol):
+    """A way for agents to reach each other."""
+
+    def address(self, name: str) -> str:
+        """The JID of the agent of that name at this site."""
+
+    async def connect(self, agent: Resident) -> None:
+        """Make the agent reachable under its JID; :class:`~agency.problems.AgencyError` if it cannot be."""
+
+    async def disconnect(self, agent: Resident) -> None:
+        """Make the agent unreachable."""
+
+    async def send(self, message: Message) -> None:
+        """Send the message on its way; :class:`~agency.problems.AgencyError` if it is known that it cannot arrive.
+
+        What turns out later to have failed comes back to the sender as a FIPA ``failure`` in the same conversation.
+        """
