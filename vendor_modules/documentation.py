@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
@@ -47,20 +48,24 @@ def operations(module: type[VendorModule]) -> Json:
 
 
 def installed() -> dict[str, type[VendorModule]]:
-    """All modules, by name; :class:`~vendor_modules.registry.BrokenModule` if one cannot be imported."""
-    return {name: registry.load(name) for name in registry.names()}
+    """The modules that are usable, by name; :func:`rows` says what is wrong with the others."""
+    return {row["name"]: registry.load(row["name"]) for row in rows() if row["usable"]}
 
 
 def rows() -> list[Json]:
-    """:func:`about` all modules, with ``usable``; of one that cannot be imported, because an SDK is not installed for
-    example, only its ``name`` and the ``problem``."""
-    found: list[Json] = []
-    for name in registry.names():
-        try:
-            found.append(about(name, registry.load(name)) | {"usable": True})
-        except registry.BrokenModule as error:
-            found.append({"name": name, "usable": False, "problem": str(error)})
-    return found
+    """:func:`about` all modules, with ``usable``; of one that is broken, because an SDK is not installed for example,
+    only its ``name`` and the ``problem``."""
+    return [_row(name) for name in registry.names()]
+
+
+def _row(name: str) -> Json:
+    try:
+        return about(name, registry.load(name)) | {"usable": True}
+    except registry.BrokenModule as error:
+        problem = str(error)
+    except Exception as error:  # noqa: BLE001 - a third party's class may lack anything, or say anything of itself
+        problem = f"vendor module {name!r} does not say what it is: {type(error).__name__}: {error}"
+    return {"name": name, "usable": False, "problem": problem}
 
 
 def markdown(modules: Mapping[str, type[VendorModule]]) -> str:
@@ -141,4 +146,6 @@ def _cell(text: str) -> str:
 
 
 if __name__ == "__main__":
+    for left_out in (row for row in rows() if not row["usable"]):
+        print(f"{left_out['name']} is left out: {left_out['problem']}", file=sys.stderr)  # noqa: T201
     print(markdown(installed()), end="")  # noqa: T201 - that is what it is for

@@ -108,8 +108,8 @@ class VendorModule(ABC):
     settle_timeout: ClassVar[float] = 60.0
     """Seconds that a resource may take to reach a state."""
     visible_within: ClassVar[float] = 0.0
-    """Seconds after which the provider's lists show what was created. A creation whose answer was lost is repeated no
-    earlier: the module looks for the key first, and would not find it."""
+    """Seconds after which the provider shows what was created. A creation whose answer was lost is repeated no earlier:
+    the module looks for the key first, and would not find it. What is made and not found yet is waited for as long."""
 
     def __init__(self, vendor: str, settings: ModuleSettings, services: Services) -> None:
         """``vendor`` is the name that this provider has in the agency; one module may serve several vendors."""
@@ -277,25 +277,31 @@ class VendorModule(ABC):
         self.services.log.info("destroyed", vendor=self.vendor, kind=kind, id=resource_id)
 
     async def _settle(self, kind: Kind, describe: Callable[[], Awaitable[R]], status: Status | None) -> R:
-        """Poll until the resource has the status; with None, until describing it raises :class:`NotFound`."""
-        wait, deadline = 0.02, asyncio.get_running_loop().time() + self.settle_timeout
+        """Poll until the resource has the status; with None, until describing it raises :class:`NotFound`. One that is
+        waited for may be not found at first, as long as the provider may take to show what it made."""
+        now = asyncio.get_running_loop().time
+        wait, visible, deadline = 0.02, now() + self.visible_within, now() + self.settle_timeout
         while True:
-            resource = await self._call(f"describe {kind}", describe)
-            if resource.status is status:
-                return resource
-            if resource.status is Status.ERROR and status is not None:
-                problem = getattr(resource, "problem", None) or "the provider gives no reason"
-                raise ResourceFailed(
-                    f"{kind} {resource.id} failed: {problem}", vendor=self.vendor, operation=f"create {kind}"
-                )
-            if asyncio.get_running_loop().time() > deadline:
-                wanted = status or "gone"
-                raise TimedOut(
-                    f"{kind} {resource.id} is still {resource.status} after {self.settle_timeout:g} s, "
-                    f"expected {wanted}",
-                    vendor=self.vendor,
-                    operation=f"wait for {kind}",
-                )
+            try:
+                resource = await self._call(f"describe {kind}", describe)
+            except NotFound:
+                if status is None or now() >= visible:
+                    raise
+            else:
+                if resource.status is status:
+                    return resource
+                if resource.status is Status.ERROR and status is not None:
+                    problem = getattr(resource, "problem", None) or "the provider gives no reason"
+                    raise ResourceFailed(
+                        f"{kind} {resource.id} failed: {problem}", vendor=self.vendor, operation=f"create {kind}"
+                    )
+                if now() > deadline:
+                    raise TimedOut(
+                        f"{kind} {resource.id} is still {resource.status} after {self.settle_timeout:g} s, "
+                        f"expected {status or 'gone'}",
+                        vendor=self.vendor,
+                        operation=f"wait for {kind}",
+                    )
             await asyncio.sleep(wait)
             wait = min(wait * 1.5, 2.0)
 

@@ -32,7 +32,7 @@ def load(name: str) -> type[VendorModule]:
         raise UnknownModule(f"no vendor module {name!r} is installed; there are: {', '.join(names()) or 'none'}")
     try:
         module = points[0].load()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise BrokenModule(f"vendor module {name!r} ({points[0].value}) cannot be imported: {error}") from error
     return _checked(module, f"vendor module {name!r} ({points[0].value})")
 
@@ -47,7 +47,7 @@ def load_file(file: Path, class_name: str) -> type[VendorModule]:
     sys.modules[name] = loaded  # where dataclasses and pydantic look for the annotations' names
     try:
         spec.loader.exec_module(loaded)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         del sys.modules[name]
         raise BrokenModule(f"{file} cannot be imported: {error}") from error
     return _checked(getattr(loaded, class_name, None), f"{class_name} in {file}")

@@ -32,7 +32,7 @@ from vendor_modules.errors import (
     VendorError,
 )
 from vendor_modules.module import HttpSettings, ModuleSettings, Proof
-from vendor_modules.resources import Catalogue, KeyPair, Machine, MachineSpec, Resource, Size
+from vendor_modules.resources import Catalogue, KeyPair, Machine, MachineSpec, Resource, Size, Status
 from vendor_modules.services import Services
 from vendor_modules.services.credentials import PasswordCredentials
 
@@ -285,6 +285,14 @@ class LooksTooSoon(Wired):
             return await super()._made(path, kind, key, order)
         except httpx.HTTPError:
             return await super()._made(path, kind, key, order)
+
+
+@caught_by("machine-is-waited-for-although-it-is-not-found-yet", "it is there, and creating it ended with NotFound")
+class GivesUpAtTheFirstLook(Wired):
+    """Takes what it has just made for gone when it is not found at once."""
+
+    async def wait_for_machine(self, machine_id: str, status: Status) -> Machine:
+        return await self.describe_machine(machine_id)
 
 
 @caught_by("key-pair-is-not-called-destroyed-when-it-is-there", "said that all is well")

@@ -320,6 +320,18 @@ async def test_creation_waits_until_active() -> None:
     assert module.calls == ["create", "describe", "describe", "describe"]
 
 
+async def test_what_is_made_may_be_found_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new machine that the provider does not find yet is waited for as long as its lists may lag, and no longer."""
+    module = Scripted(describe=[NotFound("where?"), NotFound("where?"), _machine()])
+    with pytest.raises(NotFound):
+        await module.create_machine(SPEC, key="key-1")
+    monkeypatch.setattr(Scripted, "visible_within", 0.1)
+    module = Scripted(describe=[NotFound("where?"), NotFound("where?"), _machine()])
+    assert (await module.create_machine(SPEC, key="key-1")).id == "m-1"
+    with pytest.raises(NotFound):
+        await Scripted(describe=[NotFound("where?")]).create_machine(SPEC, key="key-1")
+
+
 async def test_machine_that_fails_says_why() -> None:
     """A machine that ends in ERROR raises ResourceFailed with the provider's reason."""
     module = Scripted(describe=[_machine(Status.PENDING), _machine(Status.ERROR, problem="no such image")])

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from tests.vendor_modules.toy import ToyModule
 from vendor_modules import registry
-from vendor_modules.documentation import rows
+from vendor_modules.documentation import installed, rows
 from vendor_modules.registry import GROUP, BrokenModule, UnknownModule
 from vendor_modules.testbed.module import TestbedModule
 
@@ -80,6 +81,30 @@ def test_a_module_whose_sdk_is_missing_says_which(monkeypatch: pytest.MonkeyPatc
     acme, toy = rows()
     assert (acme["usable"], toy["usable"]) == (False, True)
     assert "no_such_sdk" in acme["problem"]
+
+
+@pytest.mark.parametrize(
+    "value", ["no_such_sdk:Module", "tests.vendor_modules.toy:CLOUDS", "vendor_modules.module:VendorModule"]
+)
+def test_a_broken_module_is_left_out(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    """A module that cannot be imported, is none, or says nothing of itself is left out of what is usable, and the list
+    of all says why."""
+    _installed(monkeypatch, bad=value, toy="tests.vendor_modules.toy:ToyModule")
+    assert installed() == {"toy": ToyModule}
+    bad, toy = rows()
+    assert (bad["usable"], toy["usable"]) == (False, True)
+    assert "'bad'" in bad["problem"]
+
+
+def test_a_module_that_exits_ends_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A module that ends the process while it is imported is a broken one."""
+    (tmp_path / "leaving.py").write_text("import sys\nsys.exit('I need a licence')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    _installed(monkeypatch, bad="leaving:Module")
+    with pytest.raises(BrokenModule, match="I need a licence"):
+        registry.load("bad")
+    with pytest.raises(BrokenModule, match="I need a licence"):
+        registry.load_file(tmp_path / "leaving.py", "Module")
 
 
 def test_a_file_is_loaded(tmp_path: Path) -> None:

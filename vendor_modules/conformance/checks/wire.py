@@ -210,9 +210,7 @@ async def _destroyed_in_vain(of: Of, resource_id: str) -> None:
 @each_kind(wire=True, kinds=_CHEAP)
 async def is_made_once_although_lists_lag(of: Of) -> None:
     """Where the provider's lists show a KIND later, a creation whose answer is lost is not made again before that."""
-    visible = type(of.bench.module).visible_within
-    if not visible:
-        raise Unsupported("has lists that show at once what was created (visible_within is 0)")
+    visible = _lag(of.bench)
     await of.bench.specimen(of.kind)
     before = await _ids(of)
     async with _through(of.bench) as (module, proxy):
@@ -225,6 +223,36 @@ async def is_made_once_although_lists_lag(of: Of) -> None:
         made = await _made_in_the_end(of, "late", module)
     new = await _ids(of) - before
     expect(made.id in new and len(new) == 2, f"instead of 2 there are {len(new)} more")
+
+
+@each_kind(wire=True, kinds=("machine", "volume", "snapshot", "image", "network", "load-balancer"))
+async def is_waited_for_although_it_is_not_found_yet(of: Of) -> None:
+    """Where the provider shows a KIND later, one that was made and is not found at first is waited for."""
+    visible = _lag(of.bench)
+    key, history = of.bench.key("unseen"), of.bench.persistence.history
+
+    def made(request: Request) -> bool:
+        there = any((r.kind, r.key, r.status) == (of.kind, key, "created") for r in history)
+        return there and _asks(of.bench)(request)
+
+    async def not_yet(exchange: Exchange) -> None:
+        asyncio.get_running_loop().call_later(visible * 0.8, setattr, unseen, "times", 0)
+        await refusing(404)(exchange)
+
+    await of.bench.specimen(of.kind)
+    async with _through(of.bench) as (module, proxy):
+        unseen = proxy.arm(not_yet, made, times=None)
+        try:
+            await of.create("unseen", module=module)
+        except VendorError as error:
+            raise CheckFailed(f"it is there, and creating it ended with {type(error).__name__}: {error}") from error
+
+
+def _lag(bench: Bench) -> float:
+    visible = type(bench.module).visible_within
+    if not visible:
+        raise Unsupported("has lists that show at once what was created (visible_within is 0)")
+    return visible
 
 
 # --- questions ---
