@@ -6,14 +6,16 @@ import json
 import secrets
 from collections.abc import Mapping
 from contextlib import suppress
+from http import HTTPStatus
 from typing import Any, ClassVar
 
+from libcloud.common.azure import AzureRawResponse
 from libcloud.common.azure_arm import AzureResourceManagementConnection
 from libcloud.common.base import Connection
 from libcloud.compute.base import Node, NodeAuthPassword, NodeLocation
 from libcloud.compute.drivers.azure_arm import DISK_API_VERSION, AzureNic, AzureNodeDriver
 from libcloud.compute.types import NodeState
-from libcloud.storage.drivers.azure_blobs import AzureBlobsStorageDriver
+from libcloud.storage.drivers.azure_blobs import AzureBlobsConnection, AzureBlobsStorageDriver
 
 from descriptors.application import Label
 from descriptors.deployment import Kind
@@ -191,7 +193,7 @@ class AzureModule(LibcloudPower, LibcloudFirstBoot, LibcloudSnapshots, LibcloudO
         if not name:
             raise Unsupported("the vendor's settings name no storage account")
         key = self._connect(credentials).ex_get_storage_account_keys(group, name)["key1"]
-        return AzureBlobsStorageDriver(name, key)
+        return Blobs(name, key)
 
     # --- volumes and snapshots ---
 
@@ -228,6 +230,24 @@ class _Connection(AzureResourceManagementConnection):
 
     def encode_data(self, data: Any) -> str:
         return json.dumps(data, default=bytes.decode)
+
+
+class _Part(AzureRawResponse):
+    """An answer that is read in pieces. libcloud takes a part of a blob for a failure, and reads it whole for the
+    reason."""
+
+    def success(self) -> bool:
+        return bool(super().success() or self.status == HTTPStatus.PARTIAL_CONTENT)
+
+
+class _BlobsConnection(AzureBlobsConnection):
+    rawResponseCls = _Part  # noqa: N815 - the library's name
+
+
+class Blobs(AzureBlobsStorageDriver):
+    """The storage driver, which holds no object whole."""
+
+    connectionCls = _BlobsConnection  # noqa: N815 - the library's name
 
 
 class _Driver(AzureNodeDriver):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from dataclasses import replace
 from typing import Any
@@ -9,14 +10,14 @@ from urllib.parse import urlsplit
 
 import pytest
 import requests
-from libcloud.storage.drivers.azure_blobs import AzureBlobsStorageDriver
 from pydantic import SecretStr
 
+from descriptors.base import MIB
 from tests.labs.azurite import ACCOUNT, KEY, start_azurite
 from tests.labs.libcloud_fixtures import examined
 from tests.vendor_modules.recorded.test_azure import SETTINGS
 from vendor_modules import conformance
-from vendor_modules.azure import AzureModule
+from vendor_modules.azure import AzureModule, Blobs
 from vendor_modules.capabilities import AccessKeys, ObjectStorage
 from vendor_modules.errors import Unsupported
 from vendor_modules.libcloud import account
@@ -41,7 +42,7 @@ def subject(url: str) -> conformance.Subject:
 
     class OnAzurite(AzureModule):
         def _connect_storage(self, credentials: Credentials) -> Any:
-            return AzureBlobsStorageDriver(*account(credentials), secure=False, host=place.hostname, port=place.port)
+            return Blobs(*account(credentials), secure=False, host=place.hostname, port=place.port)
 
     settings = AzureModule.Settings.model_validate(SETTINGS)
     known = conformance.Subject(OnAzurite, settings, CREDENTIALS, wire=False, machines_run=False)
@@ -88,6 +89,30 @@ async def test_an_abandoned_download_is_closed(subject: conformance.Subject, mon
         assert "GET large" not in closed
         await pieces.aclose()
         assert "GET large" in closed
+        await module.destroy_bucket(bucket.id)
+
+
+async def test_content_is_never_held_whole(subject: conformance.Subject) -> None:
+    """An object of 96 MiB goes up and comes down in pieces: no more than a few of them are in memory at any time."""
+    size, held = 96 * MIB, 24 * MIB
+
+    async def content() -> AsyncIterator[bytes]:
+        for _ in range(size // MIB):
+            yield bytes(MIB)
+
+    async with examined(subject.module, SETTINGS, CREDENTIALS) as module:
+        assert isinstance(module, AzureModule)
+        bucket = await module.create_bucket("large", key="large")
+        tracemalloc.start()
+        try:
+            await module.put_object(bucket.id, "large", content, size=size)
+            assert tracemalloc.get_traced_memory()[1] < held
+            tracemalloc.reset_peak()
+            pieces = [len(piece) async for piece in module.get_object(bucket.id, "large")]
+            assert tracemalloc.get_traced_memory()[1] < held
+        finally:
+            tracemalloc.stop()
+        assert (sum(pieces), max(pieces) < held) == (size, True)
         await module.destroy_bucket(bucket.id)
 
 
