@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import sqlite3
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import structlog
 from dbos import DBOS
@@ -26,11 +24,11 @@ from agency.events import Events
 from agency.janitor import keep_tidy
 from agency.messaging.agent import RoleAgent
 from agency.messaging.links.in_process import InProcessLink
-from agency.problems import problem_of, refuse
+from agency.problems import problem_of
 from agency.relocation.viaduct import VIADUCTS
 from agency.relocation.workshop import Order, Workshop
 from agency.settings import Settings
-from agency.state import make, opened, services
+from agency.state import alone, opened, services
 from agency.store.store import VendorConfig
 from vendor_modules import registry
 from vendor_modules.module import VendorModule
@@ -71,7 +69,7 @@ class Agency:
 async def running_agency(settings: Settings) -> AsyncIterator[Agency]:
     """Open the agency in its state directory; what an earlier process left undone is taken up again."""
     async with AsyncExitStack() as stack:
-        stack.enter_context(_alone(settings.state))
+        stack.enter_context(alone(settings.state))
         logs.configure(settings.state)
         store, credentials = await stack.enter_async_context(opened(settings))
         clouds: dict[str, Cloud] = {}
@@ -109,22 +107,6 @@ def make_module(vendor: str, name: str, settings: dict[str, object], given: Serv
     """The module of that name, as the vendor; refuses settings that it does not take."""
     kind = registry.load(name)
     return kind(vendor, kind.Settings.model_validate(settings), given)
-
-
-@contextmanager
-def _alone(state: Path) -> Iterator[None]:
-    """Hold the state directory: two agencies in one would carry out every operation twice."""
-    make(state)
-    with (state / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise refuse(
-                "already-running",
-                f"an agency runs in {state} already",
-                "use it, stop it, or name another directory with --state",
-            ) from None
-        yield
 
 
 @asynccontextmanager

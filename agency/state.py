@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import fcntl
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import structlog
@@ -27,6 +28,22 @@ def make(state: Path) -> None:
     except (FileExistsError, NotADirectoryError, PermissionError) as error:
         message = f"{state} cannot be the state directory: {error.strerror}"
         raise refuse("bad-state-directory", message, "name another directory with --state") from None
+
+
+@contextmanager
+def alone(state: Path) -> Iterator[None]:
+    """Hold the state directory: two agencies in one would carry out every operation twice."""
+    make(state)
+    with (state / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise refuse(
+                "already-running",
+                f"an agency runs in {state} already",
+                "use it, stop it, or name another directory with --state",
+            ) from None
+        yield
 
 
 @asynccontextmanager

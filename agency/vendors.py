@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import keyword
 import re
 import secrets
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
 import structlog
 
 from agency.clouds import CLOUDS, USERNAME, Cloud
-from agency.problems import refuse
+from agency.problems import problem_of, refuse
 from agency.settings import Settings
-from agency.state import opened
+from agency.state import alone, opened, services
 from agency.store.credentials import hide
 from agency.store.persistence import StorePersistence
 from agency.store.store import VendorConfig
 from vendor_modules import registry, scaffold
+from vendor_modules.capabilities import inventory
 from vendor_modules.conformance import Subject
 from vendor_modules.conformance.watching import FixedCredentials
 from vendor_modules.resources import Catalogue
@@ -80,10 +83,13 @@ async def add(state: Path, name: str, file: VendorFile) -> Catalogue:
 
 
 async def remove(state: Path, name: str) -> None:
-    """Forget a vendor, its credentials and the keys to its machines; refused while something of ours is there."""
+    """Forget a vendor, its credentials and the keys to its machines; refused while something of ours is there, or may
+    be."""
     async with opened(Settings(state=state)) as (store, credentials):
-        if name not in {vendor.name for vendor in await store.vendors()}:
+        vendor = next((vendor for vendor in await store.vendors() if vendor.name == name), None)
+        if vendor is None:
             raise refuse("unknown-vendor", f"there is no vendor {name!r}", "see `agency vendors`")
+        await _look_for_what_was_intended(state, vendor, services(store, credentials, state))
         held = await StorePersistence(store).resources(name, status="created")
         if held:
             what = ", ".join(f"{record.kind} {record.id}" for record in held[:5])
@@ -92,6 +98,29 @@ async def remove(state: Path, name: str) -> None:
         await credentials.delete(f"{name}{MACHINE_KEYS}")
         await credentials.delete(name)
         await store.remove_vendor(name)
+
+
+async def _look_for_what_was_intended(state: Path, vendor: VendorConfig, given: Services) -> None:
+    """Ask the vendor what became of the creations whose answer never came, and remember that; refused when it cannot
+    be asked, or while an agency runs that may have one of them under way."""
+    intended = await given.persistence.resources(vendor.name, status="intended")
+    if not intended:
+        return
+    with alone(state):
+        try:
+            kind = registry.load(vendor.module)
+            async with kind(vendor.name, kind.Settings.model_validate(vendor.settings), given) as module:
+                await asyncio.sleep(module.visible_within)
+                held = await inventory(module, {record.kind for record in intended})
+        except Exception as error:
+            what = ", ".join(f"{record.kind} {record.key}" for record in intended[:5])
+            why = f"what became of {what} is not known, and {vendor.name} does not say: {problem_of(error).message}"
+            raise refuse("vendor-in-use", why, "try again when the vendor answers") from error
+        found = {(kind, resource.key): resource.id for kind, resource in held}
+        for record in intended:
+            made = found.get((record.kind, record.key))
+            now = replace(record, status="created", id=made) if made else replace(record, status="destroyed")
+            await given.persistence.save_resource(now)
 
 
 @asynccontextmanager

@@ -12,13 +12,17 @@ from pydantic import SecretStr
 from sqlalchemy import select
 
 from agency import vendors
+from agency.problems import AgencyError
 from agency.settings import Settings
-from agency.state import opened
+from agency.state import alone, opened
 from agency.store.models import CredentialRow
+from agency.store.persistence import StorePersistence
 from agency.store.store import Store, VendorConfig
-from tests.labs.testbed import PASSWORD, USERNAME, start_cloud
+from tests.labs.testbed import PASSWORD, USERNAME, module_for, start_cloud
 from vendor_modules.errors import Unauthorized
+from vendor_modules.resources import VolumeSpec
 from vendor_modules.services.credentials import KeyPairCredentials, PasswordCredentials
+from vendor_modules.services.persistence import ResourceRecord
 from vendor_modules.vendor_file import VendorFile
 
 AGENCY = Path(sys.executable).parent / "agency"
@@ -110,6 +114,37 @@ async def rows(state: Path) -> list[tuple[str, bytes]]:
     """Whose credentials are in the store, and how they are kept."""
     async with Store.open(f"sqlite+aiosqlite:///{state}/agency.db") as store, store.transaction() as session:
         return [(row.vendor, row.ciphertext) for row in await session.scalars(select(CredentialRow))]
+
+
+async def test_what_was_intended_is_looked_for(tmp_path: Path) -> None:
+    """A creation whose answer never came keeps a vendor: until it can be asked, then if there is something. What was
+    never made does not."""
+    state = tmp_path / "state"
+    async with start_cloud(tmp_path / "cloud", name="acme") as cloud:
+        await vendors.add(state, "acme", VendorFile.read(vendor_file(tmp_path, cloud.url)))
+        async with (
+            opened(Settings(state=state)) as (store, _),
+            module_for(cloud.url, vendor="acme") as module,
+        ):
+            persistence = StorePersistence(store)
+            for key in ("made", "never-made"):
+                await persistence.save_resource(ResourceRecord("acme", "volume", key, "intended"))
+            volume = await module.create_volume(VolumeSpec(name="v", size_mib=1), key="made")
+            with alone(state), pytest.raises(AgencyError, match="an agency runs"):
+                await vendors.remove(state, "acme")
+            with pytest.raises(AgencyError, match=f"acme still holds volume {volume.id}"):
+                await vendors.remove(state, "acme")
+            records = {(record.key, record.status, record.id) for record in await persistence.resources("acme")}
+            assert records == {("made", "created", volume.id), ("never-made", "destroyed", None)}
+            await module.destroy_volume(volume.id)
+            await persistence.mark_destroyed("acme", "volume", volume.id)
+            await persistence.save_resource(ResourceRecord("acme", "machine", "unknown", "intended"))
+    with pytest.raises(AgencyError, match="what became of machine unknown is not known, and acme does not say"):
+        await vendors.remove(state, "acme")
+    async with start_cloud(tmp_path / "cloud", name="acme") as cloud:
+        await vendors.add(state, "acme", VendorFile.read(vendor_file(tmp_path, cloud.url)))
+        await vendors.remove(state, "acme")
+    assert await rows(state) == []
 
 
 async def test_a_removed_vendor_leaves_no_key(tmp_path: Path) -> None:
