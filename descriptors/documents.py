@@ -32,6 +32,7 @@ from descriptors.problems import MAX_PROBLEMS, DocumentError, Problem, explain, 
 from descriptors.reading import Lines, Reading, plain_json, read_json, read_yaml
 from descriptors.relocation import RelocationPlan, RelocationReceipt
 from descriptors.sla import Agreement, Comparison, Offer, Refusal
+from descriptors.trust import Acceptance, Delegation
 from descriptors.xml_form import XmlReading, read_xml
 
 __all__ = ["DOCUMENTS", "DocumentError", "Form", "Problem", "canonical", "digest", "dump", "load"]
@@ -46,6 +47,8 @@ DOCUMENTS: dict[str, type[Document]] = {
         Offer,
         Refusal,
         Comparison,
+        Delegation,
+        Acceptance,
         Agreement,
         Deployment,
         RelocationPlan,

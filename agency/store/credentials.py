@@ -14,6 +14,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from pydantic import SecretStr, TypeAdapter
 from sqlalchemy import delete, select
+from sqlalchemy.exc import IntegrityError
 
 from agency import logs
 from agency.store.models import CredentialRow
@@ -76,6 +77,18 @@ class EncryptedCredentials:
         await self._store.upsert(
             CredentialRow, row | {"ciphertext": self._cipher.encrypt(_revealed(credentials), scope)}
         )
+
+    async def put_first(self, vendor: str, credentials: Credentials) -> Credentials:
+        """Keep credentials unless there are some already, perhaps another process's; returns those that are kept."""
+        hide(credentials)
+        ciphertext = self._cipher.encrypt(_revealed(credentials), _scope(vendor, "", ""))
+        row = CredentialRow(vendor=vendor, resource="", agreement="", ciphertext=ciphertext)
+        try:
+            async with self._store.transaction() as session:
+                session.add(row)
+        except IntegrityError:
+            return await self.get(vendor) or credentials
+        return credentials
 
     async def delete(self, vendor: str) -> None:
         """Forget all credentials of a vendor, of every scope; none is fine."""

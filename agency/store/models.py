@@ -131,3 +131,35 @@ class EventRow(Row):
     kind: Mapped[str]
     text: Mapped[str] = mapped_column(Text)
     data: Mapped[dict[str, Any]]
+
+
+class SiteRow(Row):
+    """A public key that a site certifies its agents with, and that is trusted. A site may have several."""
+
+    __tablename__ = "sites"
+
+    site: Mapped[str] = mapped_column(primary_key=True)
+    key: Mapped[str] = mapped_column(primary_key=True)
+    own: Mapped[bool]
+    """Whether the site is this one."""
+    added: Mapped[datetime]
+
+
+class TokenRow(Row):
+    """A signed document that something rests on: written once, never changed."""
+
+    __tablename__ = "tokens"
+    __table_args__ = (UniqueConstraint("kid", "nonce"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    kid: Mapped[str]
+    nonce: Mapped[str]
+    tag: Mapped[str]
+    digest: Mapped[str] = mapped_column(index=True)
+    """The document's."""
+    application: Mapped[str] = mapped_column(index=True)
+    conversation: Mapped[str]
+    issuer: Mapped[str]
+    issued: Mapped[datetime]
+    expires: Mapped[datetime]
+    token: Mapped[str] = mapped_column(Text)

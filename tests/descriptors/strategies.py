@@ -43,6 +43,7 @@ from descriptors.sla import (
     Ranked,
     Refusal,
 )
+from descriptors.trust import Acceptance, Delegation
 
 _ALPHABET = st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"], exclude_characters="\ufffe\uffff")
 _SPACED = st.one_of(_ALPHABET, st.sampled_from("\n\t <>&'\"]{}:#-~*!|%@`"))
@@ -249,6 +250,25 @@ rows = built(
     excluded_because=some(reasons),
 )
 comparisons = built(Comparison, call=identifiers, application=names, rows=some(rows))
+delegations = built(
+    Delegation,
+    id=identifiers,
+    application=names,
+    delegate=identifiers,
+    per_month=money,
+    currency=currencies,
+    issued=moments,
+    until=moments,
+)
+acceptances = built(
+    Acceptance,
+    id=identifiers,
+    application=names,
+    call=identifiers,
+    offer=identifiers,
+    offer_digest=digests,
+    accepted=moments,
+)
 agreements = built(
     Agreement,
     id=identifiers,
@@ -349,6 +369,8 @@ DOCUMENTS: dict[type[Document], SearchStrategy[Any]] = {
     Offer: offers,
     Refusal: refusals,
     Comparison: comparisons,
+    Delegation: delegations,
+    Acceptance: acceptances,
     Agreement: agreements,
     Deployment: deployments,
     RelocationPlan: plans,

@@ -103,7 +103,7 @@ ATTACKS: dict[str, tuple[bytes | str, str]] = {
     "empty": ("", "the document is empty"),
     "blank": (b"\xef\xbb\xbf \n\t", "the document is empty"),
     "only a comment": ("# nothing\n", "the document is empty"),
-    "no document key": ("name: x\n", "the key 'document' is missing; expected document: one of agreement, application"),
+    "no document key": ("name: x\n", "the key 'document' is missing; expected document: one of acceptance, agreement"),
     "unknown document": ("document: ofer\n", "unknown document 'ofer': did you mean 'offer'?"),
     "document is a list": ("document: []\n", "unknown document"),
     "4 MiB and 1": (REFUSAL + " " * (MAX_BYTES + 1 - len(REFUSAL)), f"larger than {MAX_BYTES} bytes"),

@@ -1,0 +1,232 @@
+"""Signed documents: what an agent says so that it can be held to it.
+
+A token is a JWS in compact form (:mod:`agency.trust.jws`). Its payload is the document's canonical bytes; its header,
+which is signed with it, says of which agent (``iss``, ``kid``, ``crt``) for whom (``aud``), from when to when (``iat``,
+``exp``: seconds since 1970), once (``jti``), in answer to which documents (``prev``: their digests); ``typ`` is the
+document's tag.
+"""
+
+from __future__ import annotations
+
+import math
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Generic, TypeVar
+
+import structlog
+from blake3 import blake3
+from joserfc.jwk import OKPKey
+
+from agency.trust import jws, keys
+from agency.trust.keys import Certificate, SiteKey, TrustedKeys
+from agency.trust.replays import Replays
+from agency.trust.untrusted import Untrusted
+from descriptors.base import Document, utc_now
+from descriptors.documents import DocumentError, Form, canonical, load
+
+__all__ = ["Signed", "Signer", "Untrusted", "Verifier"]
+
+D = TypeVar("D", bound=Document)
+
+SKEW = timedelta(seconds=30)
+"""How far another site's clock may be ahead of ours. No allowance is made for what has expired: that is past."""
+MAX_LIFETIME = timedelta(days=366)
+"""Between a token's ``iat`` and its ``exp``."""
+MAX_ANSWERED = 16
+"""Documents that one may answer."""
+
+_HEADER = {
+    "aud": str,
+    "crt": str,
+    "exp": int,
+    "iat": int,
+    "iss": str,
+    "jti": str,
+    "kid": str,
+    "prev": list,
+    "typ": str,
+}
+_NONCE_BYTES = 16
+_MAX_NONCE = 64
+_LAST = int(datetime(9999, 1, 1, tzinfo=UTC).timestamp())
+_DIGEST_LENGTH = len("blake3:") + 64
+
+log = structlog.get_logger("agency")
+
+
+@dataclass(frozen=True)
+class Signed(Generic[D]):
+    """A document with the proof of who said it."""
+
+    document: D
+    token: str = field(repr=False)
+    issuer: str
+    """The address (JID) of the agent that signed it."""
+    site: str
+    """The site that certified that agent."""
+    audience: str
+    digest: str
+    """The document's, as :func:`descriptors.documents.digest` gives it."""
+    answers: tuple[str, ...]
+    """Digests of the documents that it answers."""
+    kid: str
+    nonce: str
+    issued: datetime
+    expires: datetime
+    repeated: bool = False
+    """Whether this very token was taken before, in this very conversation: give the answer that was given then."""
+
+
+class Signer:
+    """Signs for one agent, with a key of its own that it makes when it first signs, and its site certifies."""
+
+    def __init__(self, jid: str, site: SiteKey, clock: Callable[[], datetime] = utc_now) -> None:
+        """``jid``: the agent's address, at the site's domain."""
+        self.jid = jid
+        self._site = site
+        self._clock = clock
+        self._key: OKPKey | None = None
+        self._certificate = ""
+        self._kid = ""
+        self._renew = datetime.min.replace(tzinfo=UTC)
+
+    def sign(self, document: Document, *, audience: str, expires: datetime, answers: Sequence[str] = ()) -> str:
+        """The token: for the agent ``audience`` to act on until ``expires``, in answer to the documents with these
+        digests. Moments are whole seconds: ``expires`` is rounded up."""
+        now = self._clock()
+        key = self._certified(now)
+        header = {
+            "aud": audience,
+            "crt": self._certificate,
+            "exp": math.ceil(expires.timestamp()),
+            "iat": int(now.timestamp()),
+            "iss": self.jid,
+            "jti": secrets.token_urlsafe(_NONCE_BYTES),
+            "kid": self._kid,
+            "prev": list(answers),
+            "typ": document.tag,
+        }
+        return jws.sign(header, canonical(document), key)
+
+    def _certified(self, now: datetime) -> OKPKey:
+        if self._key is None or now >= self._renew:
+            self._key = keys.new_key()
+            self._kid = self._key.thumbprint()
+            self._certificate = self._site.certify(self.jid, self._key, now)
+            self._renew = now + keys.LIFETIME / 2
+        return self._key
+
+    def __repr__(self) -> str:
+        return f"Signer({self.jid!r}, kid={self._kid!r})"
+
+
+class Verifier:
+    """Believes signed documents, or says why not. One a process: it remembers certificates and nonces."""
+
+    def __init__(self, trusted: TrustedKeys, replays: Replays | None = None) -> None:
+        self._trusted = trusted
+        self._replays = Replays() if replays is None else replays
+
+    def verify(
+        self, token: str, expect: type[D], *, audience: str, sender: str, conversation: str, now: datetime
+    ) -> Signed[D]:
+        """The document in the token, if ``sender`` signed it for ``audience`` and it can be acted on now.
+
+        A token is good for one conversation. When it comes again in the same one, :attr:`Signed.repeated` says so;
+        anywhere else it is refused. :class:`Untrusted` says why; each refusal is logged, and none is remembered.
+        """
+        try:
+            signed, certificate = self._read(token, expect)
+            _check_addressed(signed, audience, sender)
+            _check_time(signed, certificate, now)
+            repeated = self.take(signed, conversation, now)
+        except Untrusted as error:
+            log.warning("signed document refused", agent=audience, sender=sender, code=error.code, reason=str(error))
+            raise
+        return replace(signed, repeated=True) if repeated else signed
+
+    def take(self, signed: Signed[D], conversation: str, now: datetime) -> bool:
+        """Remember that the token was used; see :meth:`~agency.trust.replays.Replays.take`."""
+        return self._replays.take(
+            signed.kid,
+            signed.nonce,
+            token=signed.token,
+            conversation=conversation,
+            issued=int(signed.issued.timestamp()),
+            expires=int(signed.expires.timestamp()),
+            now=now.timestamp(),
+        )
+
+    def read(self, token: str, expect: type[D]) -> Signed[D]:
+        """The document in the token, if a certified agent of a trusted site signed it, whoever it was for and however
+        long ago: for proofs. :class:`Untrusted` otherwise."""
+        return self._read(token, expect)[0]
+
+    def _read(self, token: str, expect: type[D]) -> tuple[Signed[D], Certificate]:
+        opened = jws.open_token(token, _HEADER)
+        header = opened.header
+        _check_header(opened)
+        certificate = self._trusted.certificate(header["crt"])
+        if (certificate.kid, certificate.agent) != (header["kid"], header["iss"]):
+            raise Untrusted("forged", "its certificate is another agent's, or for another key")
+        if not jws.check(opened, certificate.key):
+            raise Untrusted("altered", f"it is not what {certificate.agent} signed")
+        if not certificate.issued <= header["iat"] < certificate.expires:
+            raise Untrusted("expired", "it was signed when its signer's certificate was not valid")
+        signed = Signed(
+            document=_document(opened, expect),
+            token=token,
+            issuer=certificate.agent,
+            site=certificate.site,
+            audience=header["aud"],
+            digest=f"blake3:{blake3(opened.payload).hexdigest()}",
+            answers=tuple(header["prev"]),
+            kid=certificate.kid,
+            nonce=header["jti"],
+            issued=datetime.fromtimestamp(header["iat"], UTC),
+            expires=datetime.fromtimestamp(header["exp"], UTC),
+        )
+        return signed, certificate
+
+
+def _check_header(opened: jws.Opened) -> None:
+    """Bound what is in it, before anything is done with it."""
+    header = opened.header
+    if not 0 <= header["iat"] <= header["exp"] <= header["iat"] + MAX_LIFETIME // timedelta(seconds=1) <= _LAST:
+        raise Untrusted("malformed", f"exp must not be before iat, nor more than {MAX_LIFETIME.days} days after it")
+    if not 0 < len(header["jti"]) <= _MAX_NONCE:
+        raise Untrusted("malformed", f"jti must have 1 to {_MAX_NONCE} characters")
+    if len(header["prev"]) > MAX_ANSWERED or any(
+        type(each) is not str or len(each) != _DIGEST_LENGTH for each in header["prev"]
+    ):
+        raise Untrusted("malformed", f"prev must be at most {MAX_ANSWERED} digests")
+
+
+def _document(opened: jws.Opened, expect: type[D]) -> D:
+    if opened.header["typ"] != expect.tag:
+        raise Untrusted("wrong-document", f"it is another document than the {expect.tag} that is expected")
+    try:
+        document = load(opened.payload, form=Form.JSON, expect=expect, name=f"signed {expect.tag}")
+    except DocumentError as error:
+        raise Untrusted("malformed", f"its payload is no {expect.tag}: {str(error)[:500]}") from None
+    if canonical(document) != opened.payload:
+        raise Untrusted("malformed", "its payload is not the document's canonical form")
+    return document
+
+
+def _check_addressed(signed: Signed[D], audience: str, sender: str) -> None:
+    if signed.issuer != sender:
+        raise Untrusted("wrong-sender", f"it was signed by {signed.issuer}, and sent by another")
+    if signed.audience != audience:
+        raise Untrusted("wrong-audience", f"it was not signed for {audience}")
+
+
+def _check_time(signed: Signed[D], certificate: Certificate, now: datetime) -> None:
+    if signed.issued > now + SKEW:
+        raise Untrusted("not-yet-valid", f"it was signed at {signed.issued:%Y-%m-%d %H:%M:%S %Z}, which is to come")
+    if signed.expires <= now:
+        raise Untrusted("expired", f"it expired at {signed.expires:%Y-%m-%d %H:%M:%S %Z}")
+    if certificate.expires <= now.timestamp():
+        raise Untrusted("expired", f"the certificate of {signed.issuer} has expired")
