@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 if TYPE_CHECKING:
+    from pydantic import SecretStr
     from rich.console import Console
 
     from agency.client import Client
@@ -29,6 +30,8 @@ app = typer.Typer(
 )
 vendor_app = typer.Typer(help="Add vendors, and check Vendor Modules.", no_args_is_help=True)
 app.add_typer(vendor_app, name="vendor")
+server_app = typer.Typer(help="Set up an XMPP server for the agents.", no_args_is_help=True)
+app.add_typer(server_app, name="server")
 prices_app = typer.Typer()
 app.add_typer(prices_app, name="prices")
 
@@ -579,6 +582,118 @@ def vendor_check(
     _show(report.to_json(), as_json, show.report)
     if not report.passed:
         raise typer.Exit(FAILED)
+
+
+# --- XMPP servers ---
+
+ServerState = Annotated[
+    Path | None,
+    typer.Option(
+        "--state",
+        help="State directory of the agency that logs in there: the secret is kept in it, encrypted.",
+        envvar="AGENCY_STATE",
+        show_default="XDG state directory",
+    ),
+]
+
+
+@server_app.command("init")
+def server_init(
+    kind: Annotated[str, typer.Argument(metavar="SERVER", help="ejabberd or prosody.")],
+    domain: Annotated[str, typer.Option(metavar="DOMAIN", help="The site's XMPP domain, such as a.example.")],
+    directory: Annotated[Path, typer.Option("--dir", metavar="DIR", help="Where the server is to live.")],
+    listen: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Where clients and other servers come in; may be repeated.",
+            show_default="127.0.0.1",
+        ),
+    ] = None,
+    c2s_port: Annotated[int, typer.Option(min=1, max=65535, help="Port for clients.")] = 5222,
+    s2s_port: Annotated[int, typer.Option(min=1, max=65535, help="Port for other servers.")] = 5269,
+    component_port: Annotated[
+        int, typer.Option(min=1, max=65535, help="Port for the agency, on the loopback interface.")
+    ] = 5347,
+    cert: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="PEM certificate; by default one of the site's own authority is made."),
+    ] = None,
+    key: Annotated[Path | None, typer.Option(metavar="FILE", help="The certificate's PEM key.")] = None,
+    ca: Annotated[Path | None, typer.Option(metavar="FILE", help="PEM authorities that the server believes.")] = None,
+    user: Annotated[
+        str | None, typer.Option(help="Whom the server runs as.", show_default="you; for root, the package's user")
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Write configuration, secret and certificate anew; accounts stay.")
+    ] = False,
+    state: ServerState = None,
+    as_json: AsJson = False,
+) -> None:
+    """Set up ejabberd or Prosody for the agents of a domain: hardened, closed, with TLS. Prints how to go on."""
+    from dataclasses import asdict
+
+    from agency import show
+    from agency.servers.setting_up import Kind, Plan, set_up
+
+    if kind not in list(Kind):
+        raise typer.BadParameter(f"there are templates for {' and '.join(Kind)}", param_hint="SERVER")
+    if len({cert is None, key is None, ca is None}) > 1:
+        raise typer.BadParameter("--cert, --key and --ca go together")
+    plan = Plan(
+        kind=Kind(kind),
+        domain=domain,
+        directory=directory,
+        listen=tuple(listen or ["127.0.0.1"]),
+        c2s_port=c2s_port,
+        s2s_port=s2s_port,
+        component_port=component_port,
+        user=user,
+        certificate=(cert, key, ca) if cert and key and ca else None,
+    )
+    done = _locally(set_up(plan, _state(state), force=force), _state(state), as_json)
+    _show(asdict(done), as_json, show.server)
+
+
+@server_app.command("account")
+def server_account(
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="The agent's name: the part of its address before the @.")
+    ],
+    directory: Annotated[Path, typer.Option("--dir", metavar="DIR", help="The directory that `server init` wrote.")],
+    ask: Annotated[bool, typer.Option("--ask", help="Ask for the password, instead of making one up.")] = False,
+    state: ServerState = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make an account for an agent that comes as a client, or give it a new password. ejabberd must run for this."""
+    from agency.servers import accounts
+
+    password = _secret("Password") if ask else None
+    jid = _locally(accounts.make(name, directory, _state(state), password), _state(state), as_json)
+    _show({"jid": jid}, as_json, lambda console, a: console.print(f"{a['jid']} has an account.", markup=False))
+
+
+@server_app.command("secret")
+def server_secret(
+    jid: Annotated[str, typer.Argument(metavar="JID", help="The component's domain, or the account's address.")],
+    state: ServerState = None,
+    as_json: AsJson = False,
+) -> None:
+    """Keep what the agency logs in to a server with that was set up elsewhere; asks for it, or reads a line."""
+    from agency.servers import accounts
+
+    _locally(accounts.keep(jid, _secret("Secret"), _state(state)), _state(state), as_json)
+    _show({"jid": jid}, as_json, lambda console, a: console.print(f"The secret of {a['jid']} is kept.", markup=False))
+
+
+def _secret(what: str) -> SecretStr:
+    """A secret from the terminal, unseen; or the next line of standard input."""
+    from pydantic import SecretStr
+
+    given = typer.prompt(what, hide_input=True) if sys.stdin.isatty() else sys.stdin.readline().rstrip("\r\n")
+    if not given:
+        raise typer.BadParameter(f"an empty {what.lower()} keeps nobody out")
+    return SecretStr(given)
 
 
 # --- prices ---

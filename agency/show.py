@@ -209,6 +209,18 @@ def report(console: Console, answer: Json) -> None:
         console.print(f"[yellow]still to be written[/]: {escape(', '.join(answer['missing']))}")
 
 
+def server(console: Console, answer: Json) -> None:
+    """An XMPP server that is set up, and how to go on."""
+    console.print(f"{answer['server']} for {answer['domain']} is set up in {answer['directory']}.", markup=False)
+    console.print(f"  run it:       {answer['start']}   (or as a service: {answer['unit']})", markup=False)
+    console.print(
+        f"  then:         {' '.join(f'{k}={v}' for k, v in answer['environment'].items())} agency up", markup=False
+    )
+    console.print(
+        f"  authorities:  {answer['ca']}: give it to clients and other sites, append theirs to it", markup=False
+    )
+
+
 def problem(console: Console, document: Json) -> None:
     """What went wrong and what to do."""
     console.print(f"[bold red]{document['code']}[/]: {escape(document['message'])}")

@@ -1,0 +1,355 @@
+"""Real XMPP servers for tests: ejabberd and Prosody, set up by ``agency server init`` from our templates and run by
+the ``start`` script that it writes, on free ports of loopback. Tests of what is not installed are skipped.
+
+    def test_something(prosody: XmppServer): …          # session-wide, like ``ejabberd``; ``xmpp_server``: each in turn
+
+    with running_server("ejabberd", "b.test") as server:   # one of the test's own
+        with RawComponent(server) as component: …
+
+Fixtures are known to all tests through ``tests/conftest.py``. A session-wide server that a test stopped or killed is
+started again before the next test has it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Self
+from xml.etree import ElementTree as ET
+from xml.sax.saxutils import escape
+
+import pytest
+
+from agency.servers import secrets
+from agency.servers.accounts import make
+from agency.servers.certificates import Authority, certify
+from agency.servers.setting_up import Kind, Plan, set_up
+from agency.settings import Settings
+from agency.state import opened
+
+READY_WITHIN = 60.0
+"""Seconds; the machine that tests run on may be busy with other things."""
+_PROGRAM = {Kind.EJABBERD: "erl", Kind.PROSODY: "prosody"}
+_STREAM = "http://etherx.jabber.org/streams"
+
+
+def free_ports(count: int, address: str = "127.0.0.1") -> list[int]:
+    """Ports that nobody listens on now."""
+    sockets = [socket.create_server((address, 0)) for _ in range(count)]
+    try:
+        return [each.getsockname()[1] for each in sockets]
+    finally:
+        for each in sockets:
+            each.close()
+
+
+class XmppServer:
+    """A server for one domain. ``state`` is a state directory that holds the component's secret."""
+
+    def __init__(self, plan: Plan, state: Path, environment: dict[str, str] | None = None) -> None:
+        self.kind, self.domain, self.directory, self.state = plan.kind, plan.domain, plan.directory, state
+        self.plan = plan
+        self.agents = plan.agents
+        """The domain of the component."""
+        self.pubsub = f"pubsub.{plan.domain}"
+        self.address = plan.listen[0]
+        self.c2s = (self.address, plan.c2s_port)
+        self.s2s = (self.address, plan.s2s_port)
+        self.component = ("127.0.0.1", plan.component_port)
+        self.ca = plan.directory / "tls" / "ca.pem"
+        self._environment = {**os.environ, **(environment or {})}
+        self._process: subprocess.Popen[bytes] | None = None
+        self.secret = self._secret_of(self.agents)
+
+    def _secret_of(self, jid: str) -> str:
+        async def ask() -> str:
+            async with opened(Settings(state=self.state)) as (_, credentials):
+                found = await secrets.find(credentials, jid)
+            assert found is not None, f"no secret of {jid} is kept"
+            return found.get_secret_value()
+
+        return _run(ask())
+
+    # --- its process ---
+
+    @property
+    def running(self) -> bool:
+        """Whether its process is there."""
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def pid(self) -> int:
+        """Its process."""
+        assert self._process is not None
+        return self._process.pid
+
+    def start(self) -> None:
+        """Start it and wait until it takes connections."""
+        assert not self.running
+        self._process = subprocess.Popen(
+            [self.directory / "start"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env=self._environment,
+        )
+        deadline = time.monotonic() + READY_WITHIN
+        for address in (self.c2s, self.s2s, self.component):
+            while not _answers(address):
+                assert self.running, f"{self.kind} ended at once:\n{self.log()}"
+                assert time.monotonic() < deadline, f"{self.kind} does not listen at {address}:\n{self.log()}"
+                time.sleep(0.05)
+
+    def stop(self) -> None:
+        """End it in order; it may be gone already."""
+        self._end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End it as a power cut would."""
+        self._end(signal.SIGKILL)
+
+    def restart(self) -> None:
+        """End it in order and start it."""
+        self.stop()
+        self.start()
+
+    def _end(self, how: signal.Signals) -> None:
+        if self._process is None:
+            return
+        if self._process.poll() is None:
+            self._process.send_signal(how)
+        try:
+            self._process.wait(READY_WITHIN)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process = None
+
+    def log(self) -> str:
+        """The end of what it logged."""
+        file = self.directory / "data" / f"{self.kind}.log"
+        return file.read_text(errors="replace")[-4000:] if file.exists() else ""
+
+    # --- accounts ---
+
+    def account(self, name: str) -> tuple[str, str]:
+        """Make an account for an agent: its JID and password, which is kept in ``state``, too."""
+        jid = _run(make(name, self.directory, self.state))
+        return jid, self._secret_of(jid)
+
+
+def _run(work):  # type: ignore[no-untyped-def]
+    """Run a coroutine whether or not the test itself has a loop: in a thread."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, work).result()
+
+
+def _answers(address: tuple[str, int]) -> bool:
+    try:
+        socket.create_connection(address, 1).close()
+    except OSError:
+        return False
+    return True
+
+
+def _skip_unless_installed(kind: Kind) -> None:
+    libraries = [*Path("/usr/lib").glob("*-linux-gnu/ejabberd-*"), *Path("/usr/lib").glob("ejabberd-*")]
+    if shutil.which(_PROGRAM[kind]) is None or (kind is Kind.EJABBERD and not libraries):
+        pytest.skip(f"{kind} is not installed: Debian's package is {kind}")
+
+
+@contextmanager
+def server_set_up(
+    kind: str,
+    domain: str = "a.test",
+    *,
+    address: str = "127.0.0.1",
+    s2s_port: int | None = None,
+    authority: Authority | None = None,
+) -> Iterator[XmppServer]:
+    """A server that is set up, and not started. ``authority`` certifies it and is whom it believes; by default one of
+    its own. It is stopped, and its directory removed, when the block ends."""
+    _skip_unless_installed(Kind(kind))
+    place = Path(tempfile.mkdtemp(prefix=f"agency-{kind}-"))
+    place.chmod(0o711)  # it runs as another user
+    try:
+        c2s, s2s = free_ports(2, address)
+        (component,) = free_ports(1)
+        plan = Plan(
+            kind=Kind(kind),
+            domain=domain,
+            directory=place / "server",
+            listen=(address,),
+            c2s_port=c2s,
+            s2s_port=s2s_port or s2s,
+            component_port=component,
+        )
+        if authority is not None:
+            plan = _certified(plan, authority, place)
+        _run(set_up(plan, place / "state"))
+        server = XmppServer(plan, place / "state")
+        try:
+            yield server
+        finally:
+            server.stop()
+    finally:
+        shutil.rmtree(place)
+
+
+def _certified(plan: Plan, authority: Authority, place: Path) -> Plan:
+    from dataclasses import replace
+
+    identity = certify(authority, [*plan.names, f"*.{plan.domain}"])
+    files = (place / "given.pem", place / "given-key.pem", place / "given-ca.pem")
+    for file, content in zip(files, (identity.certificate, identity.key, identity.authorities), strict=True):
+        file.write_bytes(content)
+    return replace(plan, certificate=files)
+
+
+@contextmanager
+def running_server(kind: str, domain: str = "a.test", **options: object) -> Iterator[XmppServer]:
+    """A server of the test's own, running; the options are those of :func:`server_set_up`."""
+    with server_set_up(kind, domain, **options) as server:  # type: ignore[arg-type]
+        server.start()
+        yield server
+
+
+# --- fixtures ---
+
+
+@pytest.fixture(scope="session")
+def _ejabberd() -> Iterator[XmppServer]:
+    with running_server("ejabberd") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def _prosody() -> Iterator[XmppServer]:
+    with running_server("prosody") as server:
+        yield server
+
+
+@pytest.fixture
+def ejabberd(_ejabberd: XmppServer) -> XmppServer:
+    """An ejabberd for the domain a.test that all tests share; it runs."""
+    if not _ejabberd.running:
+        _ejabberd.start()
+    return _ejabberd
+
+
+@pytest.fixture
+def prosody(_prosody: XmppServer) -> XmppServer:
+    """A Prosody for the domain a.test that all tests share; it runs."""
+    if not _prosody.running:
+        _prosody.start()
+    return _prosody
+
+
+@pytest.fixture(params=["ejabberd", "prosody"])
+def xmpp_server(request: pytest.FixtureRequest) -> XmppServer:
+    """Each of the two servers in turn."""
+    server: XmppServer = request.getfixturevalue(request.param)
+    return server
+
+
+# --- a client of the simplest kind ---
+
+
+class RawStream:
+    """An XMPP stream over a socket that blocks: what is said is written by hand, and what is heard are elements."""
+
+    def __init__(self, address: tuple[str, int], to: str, namespace: str) -> None:
+        self.socket = socket.create_connection(address, READY_WITHIN)
+        self._to, self._namespace = to, namespace
+        self.open()
+
+    def open(self) -> None:
+        """Begin a stream, or begin it anew, and wait for its answer: ``header`` has that."""
+        self._parser = ET.XMLPullParser(["start", "end"])
+        self._depth = 0
+        self._heard: list[ET.Element] = []
+        self.header: ET.Element | None = None
+        self.send(f"<stream:stream xmlns='{self._namespace}' xmlns:stream='{_STREAM}' to='{self._to}' version='1.0'>")
+        while self.header is None:
+            self._listen()
+
+    def send(self, xml: str) -> None:
+        """Write that."""
+        self.socket.sendall(xml.encode())
+
+    def receive(self) -> ET.Element:
+        """The next element; EOFError when the server has closed the stream."""
+        while not self._heard:
+            self._listen()
+        return self._heard.pop(0)
+
+    def _listen(self) -> None:
+        data = self.socket.recv(65536)
+        if not data:
+            raise EOFError
+        self._parser.feed(data)
+        for event, element in self._parser.read_events():
+            self._depth += 1 if event == "start" else -1
+            if event == "start" and self._depth == 1:
+                self.header = element
+            elif event == "end" and self._depth == 1:
+                self._heard.append(element)
+            elif self._depth == 0:
+                raise EOFError
+
+    def close(self) -> None:
+        """Hang up."""
+        self.socket.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class HandshakeRefused(Exception):
+    """The server does not let the component in."""
+
+
+class RawComponent(RawStream):
+    """A component (XEP-0114) of the simplest kind, logged in as the agents' domain."""
+
+    def __init__(self, server: XmppServer, secret: str | None = None) -> None:
+        super().__init__(server.component, server.agents, "jabber:component:accept")
+        assert self.header is not None
+        given = (self.header.get("id") or "") + (server.secret if secret is None else secret)
+        self.send(f"<handshake>{hashlib.sha1(given.encode()).hexdigest()}</handshake>")  # noqa: S324 - the protocol's
+        self.jid = server.agents
+        try:
+            answer = self.receive()
+        except EOFError:
+            answer = ET.Element("closed")
+        if not answer.tag.endswith("handshake"):
+            self.close()
+            raise HandshakeRefused(ET.tostring(answer, encoding="unicode"))
+
+    def message(self, to: str, body: str, sender: str = "tester") -> None:
+        """Send a message from one of our agents."""
+        self.send(f"<message to='{to}' from='{sender}@{self.jid}' id='1'><body>{escape(body)}</body></message>")
+
+    def ask(self, to: str, kind: str, content: str, sender: str | None = None) -> ET.Element:
+        """Send an IQ, as the component itself unless said, and wait for its answer: the whole of it."""
+        number = os.urandom(4).hex()
+        self.send(f"<iq to='{to}' from='{sender or self.jid}' id='{number}' type='{kind}'>{content}</iq>")
+        while True:
+            heard = self.receive()
+            if heard.get("id") == number:
+                return heard
