@@ -74,6 +74,8 @@ Text = Annotated[Printable, StringConstraints(min_length=1, max_length=4096, str
 _Decimal = Annotated[Decimal, BeforeValidator(_no_inexact_float), PlainSerializer(_plain_decimal, return_type=str)]
 Money = Annotated[_Decimal, Field(ge=0, max_digits=18, decimal_places=6)]
 """A sum in the currency named beside it; at most 6 decimal places."""
+Quantity = Annotated[_Decimal, Field(ge=0, max_digits=18, decimal_places=6)]
+"""An amount of anything, in the unit that its field names."""
 Percent = Annotated[_Decimal, Field(ge=0, le=100, max_digits=9, decimal_places=6)]
 Currency = Annotated[str, StringConstraints(pattern=r"^[A-Z]{3}$")]
 """An ISO 4217 code."""
@@ -93,6 +95,13 @@ class Element(BaseXmlModel, nsmap={"": NAMESPACE}, ns=""):
     """A part of a document: immutable, and strict about what it does not know."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Reference(Element, tag="reference"):
+    """Another document, by its id and by its digest: that one and no other."""
+
+    id: Identifier = attr()
+    digest: Digest = attr()
 
 
 class Document(Element):

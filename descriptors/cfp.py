@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic_xml import attr, element, wrapped
 
 from descriptors.application import Requirements
-from descriptors.base import Document, Identifier, Moment, Name
+from descriptors.base import Document, Identifier, Moment, Name, Reference
 from descriptors.resources import ResourceClass
 
 
@@ -16,7 +16,7 @@ class CallForProposals(Document, tag="call-for-proposals"):
 
     id: Identifier = attr()
     application: Name = attr()
-    purpose: Literal["deployment", "relocation"] = attr()
+    purpose: Literal["deployment", "relocation", "renegotiation"] = attr()
     """In a relocation a block volume with a ``fallback`` may be adapted to it where there is no block storage."""
     issued: Moment = attr()
     reply_by: Moment = attr()
@@ -25,3 +25,5 @@ class CallForProposals(Document, tag="call-for-proposals"):
     """Whom to ask; empty: every vendor there is."""
     requirements: Requirements = element(tag="requirements", default=Requirements())
     resources: tuple[ResourceClass, ...] = wrapped("resources", element(tag="resource", min_length=1))
+    supersedes: Reference | None = element(tag="supersedes", default=None)
+    """In a renegotiation: the running agreement that is to be replaced."""

@@ -31,7 +31,7 @@ from descriptors.layout import model_at, slots
 from descriptors.problems import MAX_PROBLEMS, DocumentError, Problem, explain, refuse, unknown, wanted
 from descriptors.reading import Lines, Reading, plain_json, read_json, read_yaml
 from descriptors.relocation import RelocationPlan, RelocationReceipt
-from descriptors.sla import Agreement, Comparison, Offer, Refusal
+from descriptors.sla import Agreement, AgreementTemplate, Comparison, CounterOffer, Offer, Refusal
 from descriptors.trust import Acceptance, Delegation
 from descriptors.xml_form import XmlReading, read_xml
 
@@ -43,8 +43,10 @@ DOCUMENTS: dict[str, type[Document]] = {
     model.tag: model
     for model in (
         Application,
+        AgreementTemplate,
         CallForProposals,
         Offer,
+        CounterOffer,
         Refusal,
         Comparison,
         Delegation,

@@ -36,7 +36,7 @@ def offer_row(row: Ranked) -> Json:
         "price_per_hour": float(price.per_hour) if price else None,
         "price_per_month": float(price.per_month) if price else None,
         "currency": price.currency if price else None,
-        "guarantees": [f"{g.at_least:f} % {g.property}" for g in row.offer.guarantees] if row.offer else [],
+        "guarantees": [g.words() for g in row.offer.guarantees] if row.offer else [],
         "expires": row.offer.expires.isoformat() if row.offer else None,
         "score": row.score,
         "chosen": row.chosen,

@@ -27,21 +27,33 @@ from descriptors.application import (
     Tier,
     VolumeUse,
 )
-from descriptors.base import Document
+from descriptors.base import Document, Reference
 from descriptors.cfp import CallForProposals
 from descriptors.deployment import DeployedResource, Deployment, Endpoint, Kind
 from descriptors.messages import Action, Problem, Request
 from descriptors.relocation import Item, RelocationPlan, RelocationReceipt, Stage, Task
 from descriptors.resources import Reason, ResourceClass, ResourceType
 from descriptors.sla import (
+    MEASURES,
     Agreement,
+    AgreementState,
+    AgreementTemplate,
     Allocation,
+    Change,
     Comparison,
+    Condition,
+    Constraint,
+    CounterOffer,
     GuaranteeTerm,
+    MoveTerms,
+    NegotiableTerm,
     Offer,
     PriceTerms,
+    Property,
     Ranked,
     Refusal,
+    Service,
+    Term,
 )
 from descriptors.trust import Acceptance, Delegation
 
@@ -64,6 +76,7 @@ words = printable(1) | st.just(" ")
 money = st.decimals(0, Decimal("999999999999.999999"), places=6) | st.sampled_from(
     [Decimal(0), Decimal("1E+2"), Decimal("0.10"), Decimal("999999999999")]
 )
+quantities = money
 percents = st.decimals(0, 100, places=6) | st.sampled_from([Decimal(0), Decimal("1E+2"), Decimal("99.90")])
 currencies = st.from_regex(r"[A-Z]{3}", fullmatch=True)
 digests = st.binary(min_size=32, max_size=32).map(lambda raw: f"blake3:{raw.hex()}")
@@ -204,26 +217,102 @@ def applications(draw: DrawFn) -> Application:
     )
 
 
-prices = built(PriceTerms, currency=currencies, per_hour=money, per_month=money, setup=money, egress_per_gib=money)
+references = built(Reference, id=identifiers, digest=digests)
+prices = built(
+    PriceTerms,
+    currency=currencies,
+    per_hour=money,
+    per_month=money,
+    setup=money,
+    egress_per_gib=money,
+    storage_per_gib_month=maybe(money),
+    minimum_days=maybe(st.integers(1, 3660)),
+)
 allocations = built(Allocation, resource=names, size=identifiers, price_per_hour=money)
-guarantees = built(
-    GuaranteeTerm,
-    name=names,
-    property=st.just("availability"),
-    at_least=percents,
-    window_days=st.integers(1, 366),
-    penalty=percents,
+_promises = {"egress_per_gib": money, "window_hours": quantities, "downtime_seconds": quantities}
+moves = st.fixed_dictionaries({}, optional=_promises).filter(bool).map(lambda fields: MoveTerms(**fields))
+
+
+@st.composite
+def conditions(draw: DrawFn) -> Condition:
+    """A qualifying condition, bounded on either side."""
+    property_ = draw(st.sampled_from(get_args(Property)))
+    bound = draw(percents if property_ == "availability" else quantities)
+    return Condition(property=property_, **{draw(st.sampled_from(["at_least", "at_most"])): bound})
+
+
+@st.composite
+def guarantee_terms(draw: DrawFn) -> GuaranteeTerm:
+    """A guarantee of any property, bounded on the side that the property asks for."""
+    property_ = draw(st.sampled_from(get_args(Property)))
+    side = "at_least" if MEASURES[property_].more_is_better else "at_most"
+    return GuaranteeTerm(
+        name=draw(names),
+        property=property_,
+        **{side: draw(percents if property_ == "availability" else quantities)},
+        window_days=draw(st.integers(1, 366)),
+        penalty=draw(percents),
+        reward=draw(maybe(percents)),
+        importance=draw(maybe(st.integers(1, 100))),
+        scope=draw(some(names)),
+        condition=draw(maybe(conditions())),
+    )
+
+
+guarantees = guarantee_terms()
+
+
+@st.composite
+def constraints(draw: DrawFn) -> Constraint:
+    """A constraint that something meets: a range, choices, or none."""
+    low, high = sorted(draw(st.tuples(quantities, quantities)))
+    bounds = st.sampled_from([{}, {"at_least": low}, {"at_most": high}, {"at_least": low, "at_most": high}])
+    return Constraint(
+        term=draw(st.sampled_from(get_args(Term))),
+        type=draw(maybe(st.sampled_from(ResourceType))),
+        **draw(bounds | some(quantities, 1).map(lambda values: {"choices": values})),
+    )
+
+
+services = built(Service, type=st.sampled_from(ResourceType), kind=st.sampled_from([None, "block", "object"]))
+templates = built(
+    AgreementTemplate,
+    id=identifiers,
+    vendor=names,
+    issued=moments,
+    expires=moments,
+    currency=currencies,
+    jurisdiction=labels,
+    regions=some(labels, 1),
+    services=some(services, 1),
+    guarantees=some(guarantees),
+    constraints=some(constraints()),
+)
+counter_offers = built(
+    CounterOffer,
+    id=identifiers,
+    call=identifiers,
+    application=names,
+    vendor=names,
+    consumer=maybe(identifiers),
+    issued=moments,
+    expires=moments,
+    offer=references,
+    changes=some(
+        built(Change, term=st.sampled_from(get_args(NegotiableTerm)), value=quantities), 1, unique_by=lambda c: c.term
+    ),
 )
 calls = built(
     CallForProposals,
     id=identifiers,
     application=names,
-    purpose=st.sampled_from(["deployment", "relocation"]),
+    purpose=st.sampled_from(["deployment", "relocation", "renegotiation"]),
     issued=moments,
     reply_by=moments,
     vendors=some(names),
     requirements=requirements,
     resources=some(resource_classes(), 1),
+    supersedes=maybe(references),
 )
 offers = built(
     Offer,
@@ -235,10 +324,16 @@ offers = built(
     expires=moments,
     region=labels,
     jurisdiction=labels,
+    consumer=maybe(identifiers),
+    initiator=st.sampled_from([None, "provider", "consumer"]),
     price=prices,
     resources=some(resource_classes(), 1),
     allocations=some(allocations, 1),
     guarantees=some(guarantees),
+    move=maybe(moves),
+    template=maybe(references),
+    answers=maybe(references),
+    supersedes=maybe(references),
 )
 refusals = built(Refusal, call=identifiers, vendor=names, reasons=some(reasons, 1))
 rows = built(
@@ -277,12 +372,15 @@ agreements = built(
     offer_digest=digests,
     provider=names,
     consumer=names,
-    state=st.sampled_from(["observed", "terminated"]),
+    state=st.sampled_from(get_args(AgreementState)),
     agreed=moments,
+    expires=maybe(moments),
     price=prices,
     resources=some(resource_classes(), 1),
     allocations=some(allocations, 1),
     guarantees=some(guarantees),
+    move=maybe(moves),
+    supersedes=maybe(references),
 )
 deployed = built(
     DeployedResource,
@@ -366,7 +464,9 @@ problems = built(Problem, code=names, message=texts, remedy=texts, retryable=st.
 DOCUMENTS: dict[type[Document], SearchStrategy[Any]] = {
     Application: applications(),
     CallForProposals: calls,
+    AgreementTemplate: templates,
     Offer: offers,
+    CounterOffer: counter_offers,
     Refusal: refusals,
     Comparison: comparisons,
     Delegation: delegations,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from decimal import Decimal
+from typing import Any, get_args
 
 import pytest
+from hypothesis import given
 from pydantic import ValidationError
 
 from descriptors.application import Application, Component, File, Rewrite
@@ -12,6 +14,19 @@ from descriptors.base import Document
 from descriptors.deployment import Deployment
 from descriptors.documents import DOCUMENTS, DocumentError, load
 from descriptors.resources import Reason, ResourceClass
+from descriptors.sla import (
+    MEASURES,
+    TRANSITIONS,
+    Agreement,
+    AgreementState,
+    Constraint,
+    CounterOffer,
+    GuaranteeTerm,
+    MoveTerms,
+    NegotiableTerm,
+    Offer,
+)
+from tests.descriptors.strategies import agreements, offers
 
 START = {"phase": "start", "line": "run"}
 
@@ -204,3 +219,116 @@ def test_documents_are_immutable_and_strict(model: type[Document]) -> None:
     assert model.model_config["extra"] == "forbid"
     with pytest.raises(DocumentError, match="unknown key 'surprise'"):
         load(f"document: {model.tag}\nsurprise: 1\n")
+
+
+GUARANTEE = {"name": "g", "penalty": 10}
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"property": "availability"}, ": availability needs one bound: at_least or at_most"),
+        ({"property": "availability", "at_least": 9, "at_most": 99}, ": availability needs one bound"),
+        ({"property": "availability", "at_least": 101}, ": availability is at most 100 %, not 101"),
+        ({"property": "availability", "at_most": 99}, ": a guarantee of availability says at_least"),
+        ({"property": "response-time", "at_least": 99}, ": a guarantee of response-time says at_most"),
+        ({"property": "speed", "at_least": 1}, "property: Input should be 'availability', 'response-time'"),
+    ],
+)
+def test_guarantee(fields: dict[str, Any], expected: str) -> None:
+    """A guarantee has one bound, on the side that its property asks for, and no higher than there is."""
+    assert words(GuaranteeTerm, {**GUARANTEE, **fields})[0].startswith(expected)
+
+
+def test_guarantees_in_words() -> None:
+    """A guarantee says for people what is held to what, in which unit."""
+    up = GuaranteeTerm(**GUARANTEE, property="availability", at_least=Decimal("99.9"))
+    soon = GuaranteeTerm(**GUARANTEE, property="response-time", at_most=200)
+    assert (up.words(), soon.words()) == ("99.9 % availability", "at most 200 ms response-time")
+
+
+@given(offers)
+def test_only_what_is_guaranteed_for_everything_counts(offer: Offer) -> None:
+    """A guarantee of some resources only, or on a condition, is no guarantee for the application; of several that
+    hold for the same resources the best counts."""
+    every = [resource.name for resource in offer.resources]
+    low, high, conditional = (
+        GuaranteeTerm(**GUARANTEE, property="availability", at_least=least, condition=condition)
+        for least, condition in ((99, None), (Decimal("99.9"), None), (100, {"property": "throughput", "at_most": 1}))
+    )
+
+    def guaranteed(*terms: GuaranteeTerm) -> Decimal | None:
+        return offer.model_copy(update={"guarantees": terms}).guaranteed("availability")
+
+    assert guaranteed(low, high, conditional) == Decimal("99.9")
+    assert guaranteed(conditional) is None
+    assert guaranteed(high.model_copy(update={"scope": ("elsewhere",)})) is None
+    assert guaranteed(low, high.model_copy(update={"scope": tuple(every)})) == Decimal("99.9")
+    if len(set(every)) > 1:
+        assert guaranteed(high.model_copy(update={"scope": (every[0],)})) is None
+        assert guaranteed(low, high.model_copy(update={"scope": (every[0],)})) == 99
+
+
+def test_every_negotiable_term_is_measured() -> None:
+    """There is a unit and a direction for each term that a counter-offer may change."""
+    assert set(MEASURES) == set(get_args(NegotiableTerm))
+
+
+def test_move_terms_say_something() -> None:
+    """Terms of a move that promise nothing are refused."""
+    assert words(MoveTerms, {})[0].startswith(": move needs one of egress_per_gib, window_hours")
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"at_least": 1, "choices": [1]}, ": constraint on cores: give a range or choices, not both"),
+        ({"at_least": 2, "at_most": 1}, ": constraint on cores: at_least is over at_most, so nothing fits"),
+    ],
+)
+def test_constraint(fields: dict[str, Any], expected: str) -> None:
+    """A constraint is a range or choices, and can be met."""
+    assert words(Constraint, {"term": "cores", **fields}) == [expected]
+
+
+@pytest.mark.parametrize(
+    ("fields", "allowed", "described"),
+    [
+        ({}, [0, 1, 2, 3], "anything"),
+        ({"at_least": 1}, [1, 2, 3], "at least 1"),
+        ({"at_most": 2}, [0, 1, 2], "at most 2"),
+        ({"at_least": 1, "at_most": 2}, [1, 2], "1 to 2"),
+        ({"choices": (1, 3)}, [1, 3], "1 or 3"),
+    ],
+)
+def test_constraint_allows(fields: dict[str, Any], allowed: list[int], described: str) -> None:
+    """A constraint allows what lies in its range, bounds included, or is one of its choices, and says so."""
+    constraint = Constraint(term="cores", **fields)
+    assert [value for value in range(4) if constraint.allows(value)] == allowed
+    assert constraint.words() == described
+
+
+def test_counter_offer_changes_each_term_once() -> None:
+    """A counter-offer that wants two values for one term is refused, and told which."""
+    data = {
+        "id": "c",
+        "call": "c",
+        "application": "a",
+        "vendor": "v",
+        "offer": {"id": "o", "digest": "blake3:" + "0" * 64},
+    }
+    data |= dict.fromkeys(("issued", "expires"), "2026-11-22T10:00:00Z")
+    changes = [{"term": "setup", "value": value} for value in (1, 2)]
+    assert words(CounterOffer, {**data, "changes": changes}) == ["changes.1: setup is changed twice"]
+
+
+@given(agreements)
+def test_agreement_states(agreement: Agreement) -> None:
+    """An agreement takes only the steps that the table has, keeps everything else, and never leaves an end."""
+    for state in get_args(AgreementState):
+        if state == agreement.state or state in TRANSITIONS[agreement.state]:
+            assert agreement.become(state) == agreement.model_copy(update={"state": state})
+        else:
+            with pytest.raises(ValueError, match=f"it cannot become {state}"):
+                agreement.become(state)
+    assert {state for state, following in TRANSITIONS.items() if not following} == {"rejected", "terminated", "expired"}
