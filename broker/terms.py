@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
-from descriptors.documents import digest
+from descriptors.digests import digest
 from descriptors.resources import Reason, ResourceClass
 from descriptors.sla import (
     HOURS_PER_MONTH,

@@ -15,10 +15,9 @@ import os
 import stat
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, TypeVar, overload
+from typing import TypeVar, overload
 
 import yaml
-from blake3 import blake3
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
@@ -27,6 +26,7 @@ from descriptors.application import Application
 from descriptors.base import MIB, Document
 from descriptors.cfp import CallForProposals
 from descriptors.deployment import Deployment
+from descriptors.digests import canonical, digest, plain
 from descriptors.layout import model_at, slots
 from descriptors.problems import MAX_PROBLEMS, DocumentError, Problem, explain, refuse, unknown, wanted
 from descriptors.reading import Lines, Reading, plain_json, read_json, read_yaml
@@ -220,27 +220,5 @@ def dump(document: Document, form: Form) -> str:
     if form is Form.XML:
         return str(document.to_xml(skip_empty=True, exclude_none=True, encoding="unicode", pretty_print=True))
     if form is Form.JSON:
-        return json.dumps(_plain(document), ensure_ascii=False, indent=2) + "\n"
-    return str(yaml.safe_dump(_plain(document), allow_unicode=True, sort_keys=False, width=120))
-
-
-def canonical(document: Document) -> bytes:
-    """The bytes to hash and sign: JSON after RFC 8785's manner (sorted keys, no white space, UTF-8)."""
-    text = json.dumps(_plain(document), ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return text.encode()
-
-
-def digest(document: Document) -> str:
-    """``blake3:`` and the hexadecimal hash of the :func:`canonical` bytes."""
-    return f"blake3:{blake3(canonical(document)).hexdigest()}"
-
-
-def _plain(document: Document) -> dict[str, Any]:
-    """The document as plain data: its tag first, and without what is not there (None and empty lists)."""
-    return {"document": document.tag, **_without_empty(document.model_dump(mode="json", exclude_none=True))}
-
-
-def _without_empty(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_empty(inner) for key, inner in value.items() if inner != []}
-    return [_without_empty(inner) for inner in value] if isinstance(value, list) else value
+        return json.dumps(plain(document), ensure_ascii=False, indent=2) + "\n"
+    return str(yaml.safe_dump(plain(document), allow_unicode=True, sort_keys=False, width=120))
