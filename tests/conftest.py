@@ -12,7 +12,7 @@ from collections.abc import Generator
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.labs.xmpp import _ejabberd, _prosody, ejabberd, prosody, xmpp_server  # noqa: F401 - fixtures for all
+from tests.labs.xmpp import _ejabberd, _prosody, _two_sites, ejabberd, prosody, two_sites, xmpp_server  # noqa: F401 - fixtures for all
 
 settings.register_profile("dev", max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("ci", max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])

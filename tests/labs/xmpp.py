@@ -6,6 +6,10 @@ the ``start`` script that it writes, on free ports of loopback. Tests of what is
     with running_server("ejabberd", "b.test") as server:   # one of the test's own
         with RawComponent(server) as component: …
 
+    def test_something(two_sites: TwoSites): …   # session-wide: ejabberd and Prosody, federated; a.test and b.test
+
+All names are looked up at a name server of the lab's: none leaves the machine.
+
 Fixtures are known to all tests through ``tests/conftest.py``. A session-wide server that a test stopped or killed is
 started again before the next test has it.
 """
@@ -24,7 +28,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 from xml.etree import ElementTree as ET
 from xml.sax.saxutils import escape
 
@@ -36,6 +40,7 @@ from agency.servers.certificates import Authority, certify
 from agency.servers.setting_up import Kind, Plan, set_up
 from agency.settings import Settings
 from agency.state import opened
+from tests.labs.dns import NameServer, name_server
 
 READY_WITHIN = 60.0
 """Seconds; the machine that tests run on may be busy with other things."""
@@ -140,7 +145,12 @@ class XmppServer:
         file = self.directory / "data" / f"{self.kind}.log"
         return file.read_text(errors="replace")[-4000:] if file.exists() else ""
 
-    # --- accounts ---
+    # --- accounts, and whom it believes ---
+
+    def believe(self, other: XmppServer) -> None:
+        """Append the other site's authority to those that this one believes; it must be started anew to know."""
+        with self.ca.open("ab") as authorities:
+            authorities.write((other.directory / "tls" / "authority.pem").read_bytes())
 
     def account(self, name: str) -> tuple[str, str]:
         """Make an account for an agent: its JID and password, which is kept in ``state``, too."""
@@ -165,9 +175,10 @@ def _answers(address: tuple[str, int]) -> bool:
 
 
 def _skip_unless_installed(kind: Kind) -> None:
-    libraries = [*Path("/usr/lib").glob("*-linux-gnu/ejabberd-*"), *Path("/usr/lib").glob("ejabberd-*")]
-    if shutil.which(_PROGRAM[kind]) is None or (kind is Kind.EJABBERD and not libraries):
-        pytest.skip(f"{kind} is not installed: Debian's package is {kind}")
+    libraries = "ejabberd-*/ebin" if kind is Kind.EJABBERD else "lua/5.4/lunbound.so"
+    if shutil.which(_PROGRAM[kind]) is None or not any(Path("/usr/lib").glob(f"*/{libraries}")):
+        packages = "ejabberd" if kind is Kind.EJABBERD else "prosody, lua-unbound"
+        pytest.skip(f"{kind} is not installed: Debian's packages are {packages}")
 
 
 @contextmanager
@@ -176,12 +187,20 @@ def server_set_up(
     domain: str = "a.test",
     *,
     address: str = "127.0.0.1",
-    s2s_port: int | None = None,
     authority: Authority | None = None,
+    names: NameServer | None = None,
 ) -> Iterator[XmppServer]:
     """A server that is set up, and not started. ``authority`` certifies it and is whom it believes; by default one of
-    its own. It is stopped, and its directory removed, when the block ends."""
+    its own. ``names`` is told where it is, and asked where others are; by default it finds nobody. It is stopped, and
+    its directory removed, when the block ends."""
     _skip_unless_installed(Kind(kind))
+    if names is None:
+        with (
+            name_server() as names,
+            server_set_up(kind, domain, address=address, authority=authority, names=names) as server,
+        ):
+            yield server
+        return
     place = Path(tempfile.mkdtemp(prefix=f"agency-{kind}-"))
     place.chmod(0o711)  # it runs as another user
     try:
@@ -193,19 +212,35 @@ def server_set_up(
             directory=place / "server",
             listen=(address,),
             c2s_port=c2s,
-            s2s_port=s2s_port or s2s,
+            s2s_port=s2s,
             component_port=component,
         )
         if authority is not None:
             plan = _certified(plan, authority, place)
         _run(set_up(plan, place / "state"))
-        server = XmppServer(plan, place / "state")
+        names.add(domain, address, s2s)
+        server = XmppServer(plan, place / "state", _asking(names, plan, place))
         try:
             yield server
         finally:
             server.stop()
     finally:
         shutil.rmtree(place)
+
+
+def _asking(names: NameServer, plan: Plan, place: Path) -> dict[str, str]:
+    """Have the server ask that name server only; returns what its environment needs for it."""
+    if plan.kind is Kind.EJABBERD:
+        rules = place / "inetrc"
+        asked = f"{{nameserver, {{127,0,0,1}}, {names.port}}}."
+        rules.write_text(f'{{resolv_conf, ""}}. {{hosts_file, ""}}. {{lookup, [dns]}}. {asked}\n')
+        return {"ERL_INETRC": str(rules)}
+    # libunbound asks nobody on the loopback interface, and nobody for .test, unless told
+    options = '{ ["do-not-query-localhost:"] = "no"; ["local-zone:"] = "test. transparent"; }'
+    rule = f'unbound = {{ resolvconf = false; forward = "127.0.0.1@{names.port}"; options = {options} }}\n'
+    configuration = plan.directory / plan.kind.configuration
+    configuration.write_text(rule + configuration.read_text())
+    return {}
 
 
 def _certified(plan: Plan, authority: Authority, place: Path) -> Plan:
@@ -226,6 +261,28 @@ def running_server(kind: str, domain: str = "a.test", **options: object) -> Iter
         yield server
 
 
+class TwoSites(NamedTuple):
+    """Two servers that believe each other's authorities: ejabberd for a.test, and Prosody for b.test."""
+
+    a: XmppServer
+    b: XmppServer
+
+
+@contextmanager
+def federated_sites() -> Iterator[TwoSites]:
+    """Two sites of the test's own, running; everything between them is server-to-server XMPP with verified TLS."""
+    with (
+        name_server() as names,
+        server_set_up("ejabberd", "a.test", address="127.0.0.2", names=names) as a,
+        server_set_up("prosody", "b.test", address="127.0.0.3", names=names) as b,
+    ):
+        a.believe(b)
+        b.believe(a)
+        for server in (a, b):
+            server.start()
+        yield TwoSites(a, b)
+
+
 # --- fixtures ---
 
 
@@ -239,6 +296,21 @@ def _ejabberd() -> Iterator[XmppServer]:
 def _prosody() -> Iterator[XmppServer]:
     with running_server("prosody") as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def _two_sites() -> Iterator[TwoSites]:
+    with federated_sites() as sites:
+        yield sites
+
+
+@pytest.fixture
+def two_sites(_two_sites: TwoSites) -> TwoSites:
+    """Two federated sites that all tests share; both run."""
+    for server in _two_sites:
+        if not server.running:
+            server.start()
+    return _two_sites
 
 
 @pytest.fixture
