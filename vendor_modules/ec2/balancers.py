@@ -9,7 +9,7 @@ from typing import Any
 from xml.etree.ElementTree import Element
 
 from vendor_modules.capabilities import LoadBalancers
-from vendor_modules.ec2.compute import Ec2Compute
+from vendor_modules.ec2.compute import Amazon
 from vendor_modules.ec2.driver import AwsConnection, Ec2Driver, filters, items, numbered, text
 from vendor_modules.errors import Conflict, NotFound
 from vendor_modules.labels import KEY, NAME, name_for
@@ -47,7 +47,7 @@ class ElbDriver(Ec2Driver):
                 return elements
 
 
-class Ec2LoadBalancers(Ec2Compute, LoadBalancers):
+class Ec2LoadBalancers(Amazon, LoadBalancers):
     """Load balancers in the settings' subnet, else in the default subnets; to the port of machines' services."""
 
     def _connect_balancers(self, credentials: Credentials) -> ElbDriver:

@@ -1,4 +1,4 @@
-"""EC2's machines, volumes, snapshots, images and key pairs: where EC2 is not what the base expects."""
+"""EC2's machines, volumes, snapshots and images: where EC2 is not what the base expects."""
 
 from __future__ import annotations
 
@@ -43,13 +43,11 @@ _IMAGE_STATES: dict[str, Status | None] = {
 _LIMITS = {"max-instances": "machines", "max-elastic-ips": "addresses"}
 
 
-class Ec2Settings(LibcloudSettings):
-    """Which part of EC2."""
+class PlaceSettings(LibcloudSettings):
+    """Which part of a cloud that speaks like EC2."""
 
     endpoint: AnyHttpUrl | None = None
     """The API's URL: for an emulator, or a cloud that speaks like EC2. By default, that of the region."""
-    objects_endpoint: AnyHttpUrl | None = None
-    """S3's URL; by default, the endpoint if one is given, else that of the region."""
     zone: Annotated[str, Field(pattern=r"^[a-z0-9-]{1,63}$")] | None = None
     """The availability zone where machines and volumes are made; by default, the region's first."""
     subnet: Annotated[str, Field(pattern=r"^subnet-[0-9a-z]+$")] | None = None
@@ -57,31 +55,36 @@ class Ec2Settings(LibcloudSettings):
     image_owners: tuple[str, ...] = ("self",)
     """Whose images are listed: account numbers, ``self``, ``amazon``. Everybody's would be more than a hundred
     thousand."""
+
+
+class Ec2Settings(PlaceSettings):
+    """Which part of EC2."""
+
+    objects_endpoint: AnyHttpUrl | None = None
+    """S3's URL; by default, the endpoint if one is given, else that of the region."""
     processor: Literal["x86", "arm"] = "x86"
     """What machine sizes are offered: images are made for one of them."""
 
 
-class Ec2Compute(
-    LibcloudPower, LibcloudFirstBoot, LibcloudKeyPairs, LibcloudSnapshots, LibcloudMachineBundle, Consoles, Quotas
-):
-    """All that is EC2 in the narrow sense."""
+class Ec2Compute(LibcloudPower, LibcloudFirstBoot, LibcloudSnapshots, LibcloudMachineBundle, Consoles):
+    """What all that speaks like EC2 has."""
 
-    Settings = Ec2Settings
     credential_kinds = ("access-key", "external")
     longest_name = 128
     signature_version: ClassVar[str] = "4"
+    driver: ClassVar[type[Ec2Driver]] = Ec2Driver
     page: ClassVar[int] = 500
     """Resources on a page of a list."""
 
     @property
-    def _settings(self) -> Ec2Settings:
-        assert isinstance(self.settings, Ec2Settings)  # noqa: S101 - the registry makes them from Settings
+    def _settings(self) -> PlaceSettings:
+        assert isinstance(self.settings, PlaceSettings)  # noqa: S101 - the registry makes them from Settings
         return self.settings
 
     # --- the driver ---
 
     def _connect(self, credentials: Credentials) -> Ec2Driver:
-        return Ec2Driver(
+        return self.driver(
             *account(credentials),
             url=self._url(),
             region=self._settings.region,
@@ -112,11 +115,6 @@ class Ec2Compute(
         return name_for(key, name, longest=self.longest_name)
 
     # --- machines ---
-
-    def _node_sizes(self, driver: Driver) -> list[Any]:
-        arm = self._settings.processor == "arm"
-        sizes = driver.list_sizes()
-        return [size for size in sizes if ("Graviton" in size.extra.get("physicalProcessor", "")) is arm]
 
     def _node_size(self, driver: Driver, name: str) -> Any:
         return SimpleNamespace(id=name)  # EC2 knows sizes that are newer than libcloud's list
@@ -188,7 +186,19 @@ class Ec2Compute(
     def _is_public(self, image: Any, key: str) -> bool:
         return not key and image.extra["is_public"] == "true"
 
-    # --- quotas ---
+
+class Amazon(Ec2Compute, LibcloudKeyPairs, Quotas):
+    """What Amazon has besides."""
+
+    @property
+    def _settings(self) -> Ec2Settings:
+        assert isinstance(self.settings, Ec2Settings)  # noqa: S101 - the registry makes them from Settings
+        return self.settings
+
+    def _node_sizes(self, driver: Driver) -> list[Any]:
+        arm = self._settings.processor == "arm"
+        sizes = driver.list_sizes()
+        return [size for size in sizes if ("Graviton" in size.extra.get("physicalProcessor", "")) is arm]
 
     async def _quotas(self) -> list[Quota]:
         def quotas(driver: Driver) -> list[Quota]:

@@ -250,8 +250,8 @@ class Ec2Driver(BaseEC2NodeDriver):
         tags = tagged("snapshot", {"Name": name or "", **ex_metadata})
         return self._to_snapshot(self.ask("CreateSnapshot", VolumeId=volume.id, **tags))
 
-    def create_image(self, node: Any, name: str, *, ex_metadata: dict[str, str]) -> Any:
-        """Make an image of a node, together with its tags."""
+    def create_image(self, node: Any, name: str, *, ex_metadata: dict[str, str] | None = None) -> Any:
+        """Make an image of a node, together with its tags, if any."""
         answer = self.ask("CreateImage", InstanceId=node.id, Name=name, NoReboot="true", **tagged("image", ex_metadata))
         return self.get_image(text(answer, "imageId") or "")
 
@@ -306,10 +306,12 @@ def tags_of(element: Element) -> dict[str, str]:
     return {text(tag, "key") or "": text(tag, "value") or "" for tag in items(element, "tagSet/item")}
 
 
-def tagged(kind: str, tags: Mapping[str, str]) -> dict[str, str]:
-    """Parameters with which a creating call tags what it creates."""
+def tagged(kind: str, ex_metadata: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Parameters with which a creating call tags what it creates, if it does."""
+    if not ex_metadata:
+        return {}
     params = {"TagSpecification__1__ResourceType": kind}
-    for number, (name, value) in enumerate(tags.items(), 1):
+    for number, (name, value) in enumerate(ex_metadata.items(), 1):
         params[f"TagSpecification__1__Tag__{number}__Key"] = name
         params[f"TagSpecification__1__Tag__{number}__Value"] = value
     return params

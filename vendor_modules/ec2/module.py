@@ -1,4 +1,4 @@
-"""The modules for Amazon EC2, and for what speaks like it."""
+"""The module for Amazon EC2."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from vendor_modules.abilities import Ability, Requirement, Support
 from vendor_modules.ec2.balancers import Ec2LoadBalancers
+from vendor_modules.ec2.compute import Ec2Settings
 from vendor_modules.ec2.network import Ec2Addresses, Ec2Networks, Ec2SecurityGroups
 from vendor_modules.ec2.s3 import S3
 from vendor_modules.module import PriceSource, Proof
@@ -18,6 +19,7 @@ class Ec2Module(Ec2LoadBalancers, S3, Ec2SecurityGroups, Ec2Addresses, Ec2Networ
     title = "Amazon EC2"
     proof = Proof.EMULATOR
     proven_by = "The conformance suite on moto's server, whose machines run nothing."
+    Settings = Ec2Settings
     provider = "ec2"
     priced_as = "ec2"
     prices = PriceSource.CATALOGUE

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Collection
 from functools import partial
 from typing import Any
 from xml.etree.ElementTree import Element
@@ -30,25 +31,27 @@ class Ec2SecurityGroups(Ec2Compute, SecurityGroups):
                 GroupName=self._provider_name("security-group", key, name),
                 GroupDescription="made by Cloud Agency",
                 VpcId=self._vpc(driver),
-                **tagged("security-group", {KEY: key, NAME: name}),
+                **tagged("security-group", **self._tags_for("security-group", key, name)),
             )
             return self._group(driver, text(made, "groupId") or "")
 
         def create(driver: Driver) -> SecurityGroup:
             group = self._once(lambda: self._groups(driver), lambda: make(driver), lambda _: None, key)
-            missing = [one for one, rule in zip(wanted, rules, strict=True) if rule not in _group(group).rules]
+            missing = [one for one, rule in zip(wanted, rules, strict=True) if rule not in _rules(group)]
             if missing:
                 params = {f"IpPermissions__{n}__{k}": v for n, one in enumerate(missing, 1) for k, v in one.items()}
                 driver.ask("AuthorizeSecurityGroupIngress", GroupId=text(group, "groupId"), **params)
-            return _group(self._group(driver, text(group, "groupId") or ""))
+            return self._security_group(self._group(driver, text(group, "groupId") or ""), (key,))
 
         return await self._run(create, key=f"security-group {key}")
 
     async def _describe_security_group(self, group_id: str) -> SecurityGroup:
-        return await self._run(lambda driver: _group(self._group(driver, group_id)))
+        keys = await self._keys("security-group")
+        return await self._run(lambda driver: self._security_group(self._group(driver, group_id), keys))
 
     async def _list_security_groups(self) -> list[SecurityGroup]:
-        return await self._run(lambda driver: [_group(group) for group in self._groups(driver)])
+        keys = await self._keys("security-group")
+        return await self._run(lambda driver: [self._security_group(group, keys) for group in self._groups(driver)])
 
     async def _destroy_security_group(self, group_id: str) -> None:
         def destroy(driver: Driver) -> None:
@@ -56,6 +59,15 @@ class Ec2SecurityGroups(Ec2Compute, SecurityGroups):
             driver.ask("DeleteSecurityGroup", GroupId=group_id)
 
         await self._run(destroy)
+
+    def _security_group(self, group: Element, keys: Collection[str]) -> SecurityGroup:
+        return SecurityGroup(
+            id=text(group, "groupId") or "",
+            name=_name(group, "groupName"),
+            key=self._key_of(group, keys),
+            status=Status.ACTIVE,
+            rules=tuple(_rules(group)),
+        )
 
     def _groups(self, driver: Driver) -> list[Element]:
         return list(driver.pages("DescribeSecurityGroups", "securityGroupInfo/item"))
@@ -175,20 +187,14 @@ def _name(element: Element, otherwise: str) -> str:
     return tags.get(NAME) or tags.get("Name") or text(element, otherwise) or ""
 
 
-def _group(group: Element) -> SecurityGroup:
+def _rules(group: Element) -> list[Rule]:
     rules = [
         Rule(port=int(text(permission, "fromPort") or 0), cidr=cidr)
         for permission in items(group, "ipPermissions/item")
         if (text(permission, "ipProtocol") == "tcp" and text(permission, "fromPort") == text(permission, "toPort"))
         for cidr in _networks_of(permission)
     ]
-    return SecurityGroup(
-        id=text(group, "groupId") or "",
-        name=_name(group, "groupName"),
-        key=tags_of(group).get(KEY, ""),
-        status=Status.ACTIVE,
-        rules=tuple(sorted(rules, key=lambda rule: (rule.port, rule.cidr))),
-    )
+    return sorted(rules, key=lambda rule: (rule.port, rule.cidr))
 
 
 def _networks_of(permission: Element) -> list[str]:

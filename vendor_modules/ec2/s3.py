@@ -21,7 +21,7 @@ import httpx
 from lxml import etree
 
 from vendor_modules.capabilities import Objects
-from vendor_modules.ec2.compute import Ec2Compute
+from vendor_modules.ec2.compute import Amazon
 from vendor_modules.ec2.errors import refusal
 from vendor_modules.errors import (
     Conflict,
@@ -47,7 +47,7 @@ _PART = 240
 _AT_ONCE = 8
 
 
-class S3(Ec2Compute, Objects):
+class S3(Amazon, Objects):
     """Buckets, their keys and names in tags, and objects of at most 5 GiB."""
 
     def __init__(self, vendor: str, settings: ModuleSettings, services: Services) -> None:
