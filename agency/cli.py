@@ -32,6 +32,8 @@ vendor_app = typer.Typer(help="Add vendors, and check Vendor Modules.", no_args_
 app.add_typer(vendor_app, name="vendor")
 server_app = typer.Typer(help="Set up an XMPP server for the agents.", no_args_is_help=True)
 app.add_typer(server_app, name="server")
+trust_app = typer.Typer(help="Say which other sites' agents are believed.", no_args_is_help=True)
+app.add_typer(trust_app, name="trust")
 prices_app = typer.Typer()
 app.add_typer(prices_app, name="prices")
 
@@ -694,6 +696,104 @@ def _secret(what: str) -> SecretStr:
     if not given:
         raise typer.BadParameter(f"an empty {what.lower()} keeps nobody out")
     return SecretStr(given)
+
+
+# --- trust ---
+
+
+Site = Annotated[str, typer.Argument(metavar="SITE", help="The other site's name: the domain of its agents.")]
+
+
+@trust_app.command("show")
+def trust_show(state: State = None, as_json: AsJson = False) -> None:
+    """Print this site's name and public key, for other sites to trust it by."""
+    from agency.trust import local
+
+    own = _locally(local.own(_state(state)), _state(state), as_json)
+    answer = {"sites": [{"site": each.site, "key": each.key} for each in own]}
+    _show(
+        answer,
+        as_json,
+        lambda console, a: console.print(*(f"{each['site']} {each['key']}" for each in a["sites"]), sep="\n"),
+    )
+
+
+@trust_app.command("list")
+def trust_list(state: State = None, as_json: AsJson = False) -> None:
+    """Show the sites whose agents are believed, this one first."""
+    from agency import show
+    from agency.trust import local
+
+    sites = _locally(local.trusted(_state(state)), _state(state), as_json)
+    answer = {
+        "sites": [{"site": s.site, "key": s.key, "own": s.own, "added": s.added.isoformat()} for s in sites],
+    }
+    _show(answer, as_json, show.sites)
+
+
+@trust_app.command("add")
+def trust_add(
+    site: Site,
+    key: Annotated[str, typer.Argument(metavar="KEY", help="Its public key, as its `agency trust show` prints it.")],
+    state: State = None,
+    as_json: AsJson = False,
+) -> None:
+    """Believe another site's agents. Be sure that the key is its own: ask over another way. It may have several."""
+    from agency.trust import local
+
+    added = _locally(local.trust(_state(state), site, key), _state(state), as_json)
+    _show(
+        {"site": added.site, "key": added.key},
+        as_json,
+        lambda console, a: console.print(f"{a['site']} is trusted.", markup=False),
+    )
+
+
+@trust_app.command("remove")
+def trust_remove(site: Site, state: State = None, as_json: AsJson = False) -> None:
+    """Believe another site's agents no longer, by none of its keys. An agency that runs knows within seconds."""
+    from agency.trust import local
+
+    _locally(local.distrust(_state(state), site), _state(state), as_json)
+    _show({"site": site}, as_json, lambda console, a: console.print(f"{a['site']} is no longer trusted.", markup=False))
+
+
+@app.command()
+def proof(
+    application: App,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Where to; by default standard output.")
+    ] = None,
+    state: State = None,
+) -> None:
+    """Print what an application's agreements and receipts rest on, signed, for anybody to verify. It is JSON."""
+    from agency.trust import local
+    from agency.trust.proof import write
+
+    text = write(_locally(local.prove(_state(state), application), _state(state), as_json=False))
+    if output is None:
+        sys.stdout.write(text)
+        return
+    with _explained(as_json=False):
+        output.write_text(text, encoding="utf-8")
+    _console().print(f"{output} proves what was agreed for {application}: `agency verify {output}`", markup=False)
+
+
+@app.command()
+def verify(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A proof, as `agency proof` writes it.")],
+    state: State = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check a proof, offline: every signature, by sites that are trusted here, and every link of the chain.
+
+    Shows the chain; or the first link that does not hold, and ends with 1.
+    """
+    from agency import show
+    from agency.trust import local
+
+    links = _locally(local.verify(_state(state), file), _state(state), as_json)
+    _show({"valid": True, "links": [link.to_json() for link in links]}, as_json, show.proof)
 
 
 # --- prices ---

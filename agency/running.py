@@ -23,6 +23,7 @@ from agency.clouds import Cloud, running_clouds
 from agency.events import Events
 from agency.janitor import keep_tidy
 from agency.messaging.agent import RoleAgent
+from agency.messaging.links import Link
 from agency.messaging.links.in_process import InProcessLink
 from agency.problems import problem_of
 from agency.relocation.viaduct import VIADUCTS
@@ -30,6 +31,7 @@ from agency.relocation.workshop import Order, Workshop
 from agency.settings import Settings
 from agency.state import alone, opened, services
 from agency.store.store import VendorConfig
+from agency.trust.site import Site
 from vendor_modules import registry
 from vendor_modules.module import VendorModule
 from vendor_modules.services import Services
@@ -78,12 +80,16 @@ async def running_agency(settings: Settings) -> AsyncIterator[Agency]:
                 running_clouds(settings.state / "clouds", store, credentials, settings.cloud_restart_seconds)
             )
         modules, unusable = await _modules(stack, await store.vendors(), services(store, credentials, settings.state))
-        workshop = Workshop(modules, store, Blobs(settings.state / "blobs"), settings.state / "spool", Events(store))
-        deployer = await stack.enter_async_context(_society(workshop, settings.call_seconds))
+        link = InProcessLink()
+        site = await Site.open(store, credentials, name=link.address("any").partition("@")[2])
+        workshop = Workshop(
+            modules, store, Blobs(settings.state / "blobs"), settings.state / "spool", Events(store), site
+        )
+        deployer = await stack.enter_async_context(_society(workshop, link, settings.call_seconds))
         await stack.enter_async_context(_workflows(settings, workshop))
         await stack.enter_async_context(_taken_up(workshop))
-        tidying = asyncio.create_task(keep_tidy(workshop))
-        stack.callback(tidying.cancel)
+        for task in (keep_tidy(workshop), site.keep_current()):
+            stack.callback(asyncio.create_task(task).cancel)
         yield Agency(settings, workshop, deployer, clouds, unusable)
 
 
@@ -110,9 +116,8 @@ def make_module(vendor: str, name: str, settings: dict[str, object], given: Serv
 
 
 @asynccontextmanager
-async def _society(workshop: Workshop, call_seconds: float) -> AsyncIterator[RoleAgent]:
-    """Start the agents on the in-process link; gives the one that speaks for the deployer."""
-    link = InProcessLink()
+async def _society(workshop: Workshop, link: Link, call_seconds: float) -> AsyncIterator[RoleAgent]:
+    """Start the agents on the link; gives the one that speaks for the deployer."""
     agents: list[RoleAgent] = [
         VendorAgent(link.address(addresses.vendor(name)), link, module) for name, module in workshop.modules.items()
     ]

@@ -262,3 +262,31 @@ class Following:
             self._progress.console.print(f"  [red]✗[/] {text}")
         elif kind == "undone":
             self._progress.console.print(f"  [yellow]↩[/] undone: {text}")
+
+
+def sites(console: Console, answer: Json) -> None:
+    """The sites that are trusted."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in ("site", "key", ""):
+        table.add_column(column, overflow="fold")
+    for each in answer["sites"]:
+        table.add_row(each["site"], each["key"], "this site" if each["own"] else f"since {each['added'][:10]}")
+    console.print(table if answer["sites"] else "No site is trusted yet: not even this one has a key.")
+
+
+def proof(console: Console, answer: Json) -> None:
+    """A chain that holds: who signed what when, and what it answers."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in ("", "document", "signed by", "at (UTC)", "answers"):
+        table.add_column(column, overflow="fold")
+    number = {link["digest"]: str(position) for position, link in enumerate(answer["links"], 1)}
+    for link in answer["links"]:
+        table.add_row(
+            number[link["digest"]],
+            escape(f"{link['document']} {link['id']}"),
+            escape(link["signer"] or "-"),
+            (link["signed"] or "")[:19].replace("T", " "),
+            ", ".join(sorted((number[each] for each in link["answers"]), key=int)),
+        )
+    console.print(table)
+    console.print(f"[green]✓[/] all {len(answer['links'])} links hold, and every signature is a trusted site's.")

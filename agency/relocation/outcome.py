@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from blake3 import blake3
 
+from agency.agents import addresses
 from agency.relocation.result import Result, UndoRank
 from agency.relocation.workshop import Order, Output, Workshop
 from agency.store.store import Conflicted
@@ -20,6 +21,8 @@ from descriptors.sla import Agreement
 
 SOURCE_NOT_RESTORED = "source-not-restored"
 """Code of the problem that the application could not be brought back at its source."""
+SHOW_WITHIN = timedelta(days=1)
+"""For how long a receipt can be presented as news; as a proof it is good for ever."""
 
 
 def receipt_id(plan_id: str) -> str:
@@ -51,6 +54,7 @@ async def conclude_relocation(workshop: Workshop, order: Order, result: Result) 
     assert plan is not None  # noqa: S101 - a relocation has a plan
     receipt = _receipt(order, plan, result)
     await workshop.store.put(receipt, id=receipt.id, application=receipt.application)
+    await _sign(workshop, order, receipt)
     if result.outcome == "done":
         now = await workshop.store.get(Deployment, order.deployment.id)
         for agreement_id in set(order.deployment.agreements) - set(now.agreements):
@@ -64,6 +68,21 @@ async def conclude_relocation(workshop: Workshop, order: Order, result: Result) 
             with suppress(Conflicted):  # written before a crash, or not the present one any more
                 await workshop.store.replace(stopped, id=stopped.id, expected_revision=order.deployment.revision)
     return receipt
+
+
+async def _sign(workshop: Workshop, order: Order, receipt: RelocationReceipt) -> None:
+    """Keep the receipt as a document that the Relocator has signed, in answer to the plan and the agreement."""
+    site = workshop.site
+    if await site.kept(digest(receipt)):  # signed before a crash
+        return
+    token = site.signer(f"{addresses.RELOCATOR}@{site.key.name}").sign(
+        receipt,
+        audience=f"{addresses.DEPLOYER}@{site.key.name}",
+        expires=utc_now() + SHOW_WITHIN,
+        answers=[receipt.plan_digest, digest(order.agreement)],
+    )
+    signed = site.verifier.read(token, RelocationReceipt)
+    await site.keep(signed, application=receipt.application, conversation=receipt.id)
 
 
 async def terminate(workshop: Workshop, agreement: Agreement) -> None:

@@ -15,6 +15,7 @@ from agency.blobs import Blobs
 from agency.events import Events
 from agency.problems import refuse
 from agency.store.store import Store
+from agency.trust.site import Site
 from descriptors.application import Application, Component
 from descriptors.base import Digest
 from descriptors.deployment import DeployedResource, Deployment, Endpoint
@@ -31,13 +32,15 @@ TICK = 0.2
 
 @dataclass(frozen=True)
 class Workshop:
-    """The tools: vendor modules by vendor, the store, uploaded files, room for what is in transit, and events."""
+    """The tools: vendor modules by vendor, the store, uploaded files, room for what is in transit, events,
+    and the site that signs."""
 
     modules: Mapping[str, VendorModule]
     store: Store
     blobs: Blobs
     spool: Path
     events: Events
+    site: Site
     busy: dict[str, str] = field(default_factory=dict)
     """The operation under way, by application."""
     _locks: dict[str, asyncio.Lock] = field(default_factory=dict)

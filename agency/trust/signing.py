@@ -79,6 +79,16 @@ class Signed(Generic[D]):
     """Whether this very token was taken before, in this very conversation: give the answer that was given then."""
 
 
+@dataclass(frozen=True)
+class _Identity:
+    """A key that is certified until it is renewed."""
+
+    key: OKPKey = field(repr=False)
+    kid: str
+    certificate: str
+    renew: datetime
+
+
 class Signer:
     """Signs for one agent, with a key of its own that it makes when it first signs, and its site certifies."""
 
@@ -87,39 +97,35 @@ class Signer:
         self.jid = jid
         self._site = site
         self._clock = clock
-        self._key: OKPKey | None = None
-        self._certificate = ""
-        self._kid = ""
-        self._renew = datetime.min.replace(tzinfo=UTC)
+        self._identity: _Identity | None = None
 
     def sign(self, document: Document, *, audience: str, expires: datetime, answers: Sequence[str] = ()) -> str:
         """The token: for the agent ``audience`` to act on until ``expires``, in answer to the documents with these
         digests. Moments are whole seconds: ``expires`` is rounded up."""
         now = self._clock()
-        key = self._certified(now)
+        identity = self._certified(now)
         header = {
             "aud": audience,
-            "crt": self._certificate,
+            "crt": identity.certificate,
             "exp": math.ceil(expires.timestamp()),
             "iat": int(now.timestamp()),
             "iss": self.jid,
             "jti": secrets.token_urlsafe(_NONCE_BYTES),
-            "kid": self._kid,
+            "kid": identity.kid,
             "prev": list(answers),
             "typ": document.tag,
         }
-        return jws.sign(header, canonical(document), key)
+        return jws.sign(header, canonical(document), identity.key)
 
-    def _certified(self, now: datetime) -> OKPKey:
-        if self._key is None or now >= self._renew:
-            self._key = keys.new_key()
-            self._kid = self._key.thumbprint()
-            self._certificate = self._site.certify(self.jid, self._key, now)
-            self._renew = now + keys.LIFETIME / 2
-        return self._key
+    def _certified(self, now: datetime) -> _Identity:
+        if self._identity is None or now >= self._identity.renew:
+            key = keys.new_key()
+            certificate = self._site.certify(self.jid, key, now)
+            self._identity = _Identity(key, key.thumbprint(), certificate, now + keys.LIFETIME / 2)
+        return self._identity
 
     def __repr__(self) -> str:
-        return f"Signer({self.jid!r}, kid={self._kid!r})"
+        return f"Signer({self.jid!r})"
 
 
 class Verifier:
@@ -138,7 +144,7 @@ class Verifier:
         anywhere else it is refused. :class:`Untrusted` says why; each refusal is logged, and none is remembered.
         """
         try:
-            signed, certificate = self._read(token, expect)
+            signed, certificate = self._read(token, (expect,))
             _check_addressed(signed, audience, sender)
             _check_time(signed, certificate, now)
             repeated = self.take(signed, conversation, now)
@@ -159,12 +165,12 @@ class Verifier:
             now=now.timestamp(),
         )
 
-    def read(self, token: str, expect: type[D]) -> Signed[D]:
-        """The document in the token, if a certified agent of a trusted site signed it, whoever it was for and however
-        long ago: for proofs. :class:`Untrusted` otherwise."""
+    def read(self, token: str, *expect: type[D]) -> Signed[D]:
+        """The document in the token, of one of these types, if a certified agent of a trusted site signed it, whoever
+        it was for and however long ago: for proofs. :class:`Untrusted` otherwise."""
         return self._read(token, expect)[0]
 
-    def _read(self, token: str, expect: type[D]) -> tuple[Signed[D], Certificate]:
+    def _read(self, token: str, expect: tuple[type[D], ...]) -> tuple[Signed[D], Certificate]:
         opened = jws.open_token(token, _HEADER)
         header = opened.header
         _check_header(opened)
@@ -191,6 +197,11 @@ class Verifier:
         return signed, certificate
 
 
+def answers_of(token: str) -> tuple[str, ...]:
+    """The digests of what a token answers, whoever signed it: for tokens that were verified before they were kept."""
+    return tuple(jws.open_token(token, _HEADER).header["prev"])
+
+
 def _check_header(opened: jws.Opened) -> None:
     """Bound what is in it, before anything is done with it."""
     header = opened.header
@@ -204,13 +215,14 @@ def _check_header(opened: jws.Opened) -> None:
         raise Untrusted("malformed", f"prev must be at most {MAX_ANSWERED} digests")
 
 
-def _document(opened: jws.Opened, expect: type[D]) -> D:
-    if opened.header["typ"] != expect.tag:
-        raise Untrusted("wrong-document", f"it is another document than the {expect.tag} that is expected")
+def _document(opened: jws.Opened, expect: tuple[type[D], ...]) -> D:
+    kind = next((each for each in expect if each.tag == opened.header["typ"]), None)
+    if kind is None:
+        raise Untrusted("wrong-document", f"it is no {' or '.join(each.tag for each in expect)}")
     try:
-        document = load(opened.payload, form=Form.JSON, expect=expect, name=f"signed {expect.tag}")
+        document = load(opened.payload, form=Form.JSON, expect=kind, name=f"signed {kind.tag}")
     except DocumentError as error:
-        raise Untrusted("malformed", f"its payload is no {expect.tag}: {str(error)[:500]}") from None
+        raise Untrusted("malformed", f"its payload is no {kind.tag}: {str(error)[:500]}") from None
     if canonical(document) != opened.payload:
         raise Untrusted("malformed", "its payload is not the document's canonical form")
     return document

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from datetime import datetime
 
+import structlog
 from pydantic import SecretStr
 from sqlalchemy import delete, select
 from sqlalchemy.exc import IntegrityError
@@ -19,8 +21,12 @@ from agency.trust.signing import D, Signed, Signer, Untrusted, Verifier
 from descriptors.base import utc_now
 from vendor_modules.services.credentials import Credentials, KeyPairCredentials
 
+REFRESH_SECONDS = 5.0
+"""How soon a running agency knows of what `agency trust` has changed."""
 SITE_KEY = ".site"
 """The site's key is kept among the credentials under this name, which no vendor can have."""
+
+log = structlog.get_logger("agency")
 
 
 @dataclass(frozen=True)
@@ -59,6 +65,20 @@ class Site:
     async def refresh(self) -> None:
         """Trust whom the store says, which `agency trust` may have changed."""
         self._trusted.replace([(each.site, each.key) for each in await sites(self._store)])
+
+    async def keep_current(self) -> None:
+        """Refresh every few seconds, until cancelled."""
+        while True:
+            await asyncio.sleep(REFRESH_SECONDS)
+            try:
+                await self.refresh()
+            except Exception as error:
+                log.warning("the trusted sites cannot be read", exc_info=error)
+
+    async def kept(self, digest: str) -> bool:
+        """Whether a signed document with that digest is kept."""
+        async with self._store.transaction() as session:
+            return await session.scalar(select(TokenRow.id).where(TokenRow.digest == digest).limit(1)) is not None
 
     async def keep(self, signed: Signed[D], *, application: str, conversation: str) -> None:
         """Keep a signed document, durably, before anything rests on it; the same one again is fine.

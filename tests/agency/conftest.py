@@ -21,6 +21,7 @@ from dbos import DBOS
 
 from agency.blobs import Blobs
 from agency.events import Events
+from agency.messaging.links.in_process import DOMAIN
 from agency.relocation import probing, viaduct
 from agency.relocation.migrators import content
 from agency.relocation.workshop import Workshop
@@ -29,6 +30,7 @@ from agency.settings import Settings
 from agency.state import services
 from agency.store.credentials import Cipher, EncryptedCredentials
 from agency.store.store import Store
+from agency.trust.site import Site
 from tests.agency.toys import CONFIG, Cloud, toy_module
 
 
@@ -44,9 +46,11 @@ def in_memory() -> Iterator[Path]:
 async def workshop_at(state: Path, *clouds: Cloud) -> AsyncIterator[Workshop]:
     """A workshop in that directory over these clouds, on a real store; the workflows work with it."""
     async with Store.open(f"sqlite+aiosqlite:///{state}/agency.db") as store:
-        given = services(store, EncryptedCredentials(store, Cipher(bytes(32))), state)
+        credentials = EncryptedCredentials(store, Cipher(bytes(32)))
+        given = services(store, credentials, state)
         modules = {cloud.name: toy_module(cloud, given) for cloud in clouds}
-        workshop = Workshop(modules, store, Blobs(state / "blobs"), state / "spool", Events(store))
+        site = await Site.open(store, credentials, DOMAIN)
+        workshop = Workshop(modules, store, Blobs(state / "blobs"), state / "spool", Events(store), site)
         workshop.blobs.put(CONFIG)
         viaduct.VIADUCTS.workshop = workshop
         try:

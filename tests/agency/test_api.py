@@ -14,6 +14,7 @@ import pytest
 from blake3 import blake3
 
 from agency.api.server import API_FILE, make_app, serving
+from agency.messaging.links.in_process import InProcessLink
 from agency.relocation.workshop import Workshop
 from agency.running import Agency, _society
 from agency.settings import Settings
@@ -32,7 +33,7 @@ Json = dict[str, Any]
 @pytest.fixture
 async def agency(workshop: Workshop, tmp_path: Path) -> AsyncIterator[Agency]:
     """A small agency on toy clouds."""
-    async with _society(workshop, call_seconds=5) as deployer:
+    async with _society(workshop, InProcessLink(), call_seconds=5) as deployer:
         yield Agency(Settings(state=tmp_path), workshop, deployer, {})
 
 

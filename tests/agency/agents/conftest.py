@@ -10,6 +10,7 @@ import pytest
 
 from agency.agents import addresses
 from agency.messaging.agent import RoleAgent
+from agency.messaging.links.in_process import InProcessLink
 from agency.messaging.request import ask
 from agency.relocation.workshop import Workshop
 from agency.running import _society
@@ -51,5 +52,5 @@ class Society:
 @pytest.fixture
 async def society(workshop: Workshop, clouds: dict[str, Cloud], dbos: None) -> AsyncIterator[Society]:
     """The agents at work."""
-    async with _society(workshop, call_seconds=5) as deployer:
+    async with _society(workshop, InProcessLink(), call_seconds=5) as deployer:
         yield Society(deployer, workshop, clouds)

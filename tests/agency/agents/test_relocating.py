@@ -8,13 +8,17 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 
 from agency import janitor
+from agency.agents import addresses
 from agency.problems import AgencyError
 from agency.relocation.migrators import migrators
 from agency.relocation.workshop import Output, Run, mark_cancelled
+from agency.store.models import TokenRow
 from descriptors.application import Application
 from descriptors.deployment import Deployment
+from descriptors.documents import digest
 from descriptors.relocation import RelocationPlan, RelocationReceipt, Task
 from descriptors.sla import Agreement, Comparison
 from tests.agency.agents.conftest import Society
@@ -54,6 +58,20 @@ async def test_a_relocation_from_end_to_end(society: Society) -> None:
     assert not cirrus.held.get(now.the("access-key").id)  # it is the bucket's vendor's
     assert not alpha.held[now.the("access-key").id].internal
     assert await janitor.find_leaks(society.workshop) == []
+
+
+async def test_receipts_are_signed(society: Society) -> None:
+    """The Relocator signs each receipt, in answer to the plan and to the agreement, and the site keeps it."""
+    await society.deployed(notebook())
+    found = await plan(society, vendor="cirrus")
+    receipt = await apply(society, found)
+    store, site = society.workshop.store, society.workshop.site
+    async with store.transaction() as session:
+        rows = (await session.scalars(select(TokenRow).where(TokenRow.digest == digest(receipt)))).all()
+    (signed,) = (site.verifier.read(row.token, RelocationReceipt) for row in rows)
+    assert (signed.document, signed.issuer) == (receipt, society.deployer.link.address(addresses.RELOCATOR))
+    assert receipt.agreement is not None
+    assert signed.answers == (digest(found), digest(await store.get(Agreement, receipt.agreement)))
 
 
 async def test_the_best_other_vendor_is_taken(society: Society) -> None:

@@ -50,7 +50,7 @@ def run_at(tmp_path: Path, in_disk: bool, operation: str) -> Run:
         agreement=agreement,
         tasks=(TASK,),
     )
-    return Run(Workshop({}, None, None, tmp_path, None), order)
+    return Run(Workshop({}, None, None, tmp_path, None, None), order)
 
 
 def bundle(path: Path, members: Members) -> None:

@@ -82,8 +82,8 @@ def _token(header: dict[str, Any], payload: bytes, key: OKPKey) -> str:
 def _resigned(parties: Parties, header: dict[str, Any], payload: bytes = canonical(OFFER)) -> str:
     """A token that the vendor's own key signs, whatever is in it."""
     parties.offer()  # makes the key
-    assert parties.vendor._key is not None
-    return _token(header, payload, parties.vendor._key)
+    assert parties.vendor._identity is not None
+    return _token(header, payload, parties.vendor._identity.key)
 
 
 # --- what is good ---
@@ -151,9 +151,8 @@ def _symmetric(parties: Parties, token: str) -> str:
     header = _b64(json.dumps({**_header(token), "alg": "HS256"}, separators=(",", ":")).encode())
     signed = f"{header}.{token.split('.')[1]}"
     parties.offer()
-    key = parties.vendor._key
-    assert key is not None
-    public = base64.urlsafe_b64decode(str(key.as_dict(private=False)["x"]) + "=")
+    assert parties.vendor._identity is not None
+    public = base64.urlsafe_b64decode(str(parties.vendor._identity.key.as_dict(private=False)["x"]) + "=")
     return f"{signed}.{_b64(hmac.digest(public, signed.encode(), hashlib.sha256))}"
 
 
@@ -193,9 +192,9 @@ def _stolen_certificate(parties: Parties, token: str) -> str:
     """Another agent of the same site shows the vendor's certificate with its own key."""
     other = parties.signer(OTHER, parties.there)
     own = _header(other.sign(OFFER, audience=BROKER, expires=SOON))
-    assert other._key is not None
+    assert other._identity is not None
     header = {**_header(token), "kid": own["kid"]}
-    return _token(header, canonical(OFFER), other._key)
+    return _token(header, canonical(OFFER), other._identity.key)
 
 
 def _by(jid: str, site: Callable[[Parties], SiteKey]) -> Callable[[Parties, str], str]:
