@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+import threading
 from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -163,6 +164,7 @@ class TrustedKeys:
     def __init__(self, keys: Iterable[tuple[str, str]] = ()) -> None:
         """``keys``: sites with their public keys as text; a site may have several."""
         self._keys: dict[tuple[str, str], OKPKey] = {}
+        self._lock = threading.Lock()  # verifying is done in threads, too
         self._certificates: OrderedDict[str, Certificate] = OrderedDict()
         self.replace(keys)
 
@@ -174,14 +176,14 @@ class TrustedKeys:
     def certificate(self, text: str) -> Certificate:
         """The certificate, when a trusted site has signed it; else :class:`Untrusted`. Whether it has expired is for
         whoever knows of which moment. Only what was verified is remembered, and only as long as its site is trusted."""
-        found = self._certificates.get(text)
-        if found is None:
-            found = self._verified(text)
-            self._certificates[text] = found
-            if len(self._certificates) > MAX_CERTIFICATES:
-                self._certificates.popitem(last=False)
-        else:
-            self._certificates.move_to_end(text)
+        with self._lock:
+            found = self._certificates.get(text)
+            if found is None:
+                found = self._certificates[text] = self._verified(text)
+                if len(self._certificates) > MAX_CERTIFICATES:
+                    self._certificates.popitem(last=False)
+            else:
+                self._certificates.move_to_end(text)
         if (found.site, found.site_kid) not in self._keys:
             raise Untrusted("unknown-key", f"the site {found.site} is no longer trusted")
         return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 
 from blake3 import blake3
@@ -27,6 +28,7 @@ class Replays:
 
     def __init__(self, capacity: int = CAPACITY) -> None:
         self._capacity = capacity
+        self._lock = threading.Lock()  # verifying is done in threads, too
         self._taken: dict[bytes, _Taken] = {}
         self._forgotten = 0
         """The latest moment at which something that is forgotten, though not expired, was signed."""
@@ -38,20 +40,24 @@ class Replays:
         so is a repetition and no replay. :class:`Untrusted` (``replayed``, ``too-old``) when it must not be taken."""
         name = _hash(kid, nonce)
         fingerprint = _hash(token, conversation)
-        known = self._taken.get(name)
-        if known is not None:
-            if known.fingerprint != fingerprint:
-                raise Untrusted("replayed", "its nonce was used before, in another conversation or another document")
-            return True
-        if issued <= self._forgotten:
-            raise Untrusted("too-old", "it is older than what is remembered of tokens that were used")
-        if len(self._taken) >= self._capacity:
-            self._make_room(now)
-        self._taken[name] = _Taken(issued, expires, fingerprint)
-        return False
+        with self._lock:
+            known = self._taken.get(name)
+            if known is None:
+                self._remember(name, _Taken(issued, expires, fingerprint), now)
+                return False
+        if known.fingerprint != fingerprint:
+            raise Untrusted("replayed", "its nonce was used before, in another conversation or another document")
+        return True
 
     def __len__(self) -> int:
         return len(self._taken)
+
+    def _remember(self, name: bytes, taken: _Taken, now: float) -> None:
+        if taken.issued <= self._forgotten:
+            raise Untrusted("too-old", "it is older than what is remembered of tokens that were used")
+        if len(self._taken) >= self._capacity:
+            self._make_room(now)
+        self._taken[name] = taken
 
     def _make_room(self, now: float) -> None:
         self._taken = {name: taken for name, taken in self._taken.items() if taken.expires > now}

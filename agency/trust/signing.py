@@ -136,9 +136,18 @@ class Verifier:
         self._replays = Replays() if replays is None else replays
 
     def verify(
-        self, token: str, expect: type[D], *, audience: str, sender: str, conversation: str, now: datetime
+        self,
+        token: str,
+        expect: type[D],
+        *,
+        audience: str,
+        sender: str,
+        conversation: str,
+        now: datetime,
+        answering: str | None = None,
     ) -> Signed[D]:
-        """The document in the token, if ``sender`` signed it for ``audience`` and it can be acted on now.
+        """The document in the token, if ``sender`` signed it for ``audience``, it can be acted on now, and it answers
+        the document whose digest is ``answering``, if one is given.
 
         A token is good for one conversation. When it comes again in the same one, :attr:`Signed.repeated` says so;
         anywhere else it is refused. :class:`Untrusted` says why; each refusal is logged, and none is remembered.
@@ -146,6 +155,8 @@ class Verifier:
         try:
             signed, certificate = self._read(token, (expect,))
             _check_addressed(signed, audience, sender)
+            if answering is not None and answering not in signed.answers:
+                raise Untrusted("wrong-answer", "it does not answer what it was sent in answer to")
             _check_time(signed, certificate, now)
             repeated = self.take(signed, conversation, now)
         except Untrusted as error:

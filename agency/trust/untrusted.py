@@ -13,6 +13,7 @@ _REMEDIES = {
     "wrong-document": "send the document that this step of the protocol asks for",
     "wrong-sender": "do not rely on it: only its signer may send it",
     "wrong-audience": "have it signed for whom it is sent to",
+    "wrong-answer": "have it signed in answer to what it was asked with",
     "expired": "ask for a new one",
     "not-yet-valid": "set the clocks of both sites right, then ask for a new one",
     "replayed": "ask for a new one: each is good for one conversation",
@@ -23,7 +24,8 @@ _REMEDIES = {
 
 class Untrusted(AgencyError):
     """It is refused. ``code`` is one of ``malformed``, ``unknown-key``, ``forged``, ``altered``, ``wrong-document``,
-    ``wrong-sender``, ``wrong-audience``, ``expired``, ``not-yet-valid``, ``replayed`` and ``too-old``."""
+    ``wrong-sender``, ``wrong-audience``, ``wrong-answer``, ``expired``, ``not-yet-valid``, ``replayed`` and
+    ``too-old``."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(Problem(code=code, message=message, remedy=_REMEDIES[code]))

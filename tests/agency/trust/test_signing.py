@@ -7,6 +7,7 @@ import hashlib
 import hmac
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
@@ -308,6 +309,14 @@ def test_wrong_sender_and_audience(parties: Parties) -> None:
     assert not parties.take(token).repeated
 
 
+def test_what_it_answers(parties: Parties) -> None:
+    """A token that answers something else than what it is taken for is refused: later, nobody could prove the link."""
+    token = parties.offer()
+    assert refused(parties, token, answering="blake3:" + "1" * 64) == "wrong-answer"
+    assert refused(parties, parties.offer(answers=[]), answering=CALLS_DIGEST) == "wrong-answer"
+    parties.take(token, answering=CALLS_DIGEST)
+
+
 def test_expected_document(parties: Parties) -> None:
     """An offer is not taken where an agreement is expected."""
     assert refused(parties, parties.offer(), expect=Agreement) == "wrong-document"
@@ -370,6 +379,22 @@ def test_guard_is_bounded_and_forgets_nothing_that_matters(parties: Parties) -> 
         assert len(replays) <= 8
     assert refused(parties, first) == "too-old"
     assert refused(parties, first, conversation="call-other") == "too-old"
+
+
+def test_guard_holds_among_threads(parties: Parties) -> None:
+    """However many threads verify at once, a token is taken in one conversation only."""
+    parties.verifier = Verifier(parties.trusted, Replays(capacity=16))
+    tokens = [parties.offer() for _ in range(8)]
+
+    def take(number: int) -> bool:
+        try:
+            parties.take(tokens[number % 8], conversation=f"call-{number}")
+        except Untrusted:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(take, range(64))) == 8
 
 
 def test_expired_nonces_make_room_first(parties: Parties) -> None:
