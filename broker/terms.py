@@ -23,6 +23,7 @@ from descriptors.sla import (
     MoveTerms,
     NegotiableTerm,
     Offer,
+    PriceTerms,
 )
 
 MICRO = Decimal("0.000001")
@@ -33,7 +34,7 @@ _PRICES = {
     "storage-per-gib-month": "storage_per_gib_month",
     "minimum-days": "minimum_days",
 }
-_MOVES = {
+MOVES = {
     "move-egress-per-gib": "egress_per_gib",
     "move-window-hours": "window_hours",
     "move-downtime-seconds": "downtime_seconds",
@@ -47,11 +48,12 @@ def value(offer: Offer, term: NegotiableTerm) -> Decimal | None:
         return Decimal(offer.price.minimum_days or 0)
     if term == "validity-seconds":
         return Decimal(str((offer.expires - offer.issued).total_seconds()))
-    part, names = (offer.move, _MOVES) if term in _MOVES else (offer.price, _PRICES)
+    part, names = (offer.move, MOVES) if term in MOVES else (offer.price, _PRICES)
     if term in names:
         said: Decimal | None = getattr(part, names[term], None)
         return said
-    return next((g.bound() for g in offer.guarantees if _negotiable(g, term)), None)
+    best = max if MEASURES[term].more_is_better else min
+    return best((g.bound() for g in offer.guarantees if _negotiable(g, term)), default=None)
 
 
 def changes(counter: CounterOffer) -> dict[NegotiableTerm, Decimal]:
@@ -66,22 +68,20 @@ def revised(offer: Offer, wanted: Mapping[NegotiableTerm, Decimal], **fields: An
     Allocations keep their proportions, so that they add up to the new price. Raises ``ValueError`` for a term that
     the offer says nothing of, and pydantic's (a ``ValueError``, too) for a value that no offer can have.
     """
-    prices, moves = offer.price.model_dump(), offer.move.model_dump() if offer.move else {}
+    prices, moves = dict(offer.price), dict(offer.move) if offer.move else {}
     guarantees = list(offer.guarantees)
     for term, amount in wanted.items():
         if term == "minimum-days":
             prices["minimum_days"] = int(amount) or None
         elif term in _PRICES:
             prices[_PRICES[term]] = amount
-        elif term in _MOVES:
-            moves[_MOVES[term]] = amount
-        elif term != "validity-seconds":
+        elif term in MOVES:
+            moves[MOVES[term]] = amount
+        elif term != "validity-seconds" and amount != value(offer, term):
             if value(offer, term) is None:
                 raise ValueError(f"the offer guarantees no {term}")
             guarantees = [_held_to(g, amount) if _negotiable(g, term) else g for g in guarantees]
-    prices["per_month"] = _rounded(prices["per_hour"] * HOURS_PER_MONTH)
-    if prices["per_hour"] == offer.price.per_hour:
-        prices["per_month"] = offer.price.per_month
+    prices["per_month"] = _month(offer.price, prices["per_hour"])
     issued = fields.get("issued", offer.issued)
     valid = wanted.get("validity-seconds", value(offer, "validity-seconds")) or Decimal(0)
     data = dict(offer) | {"expires": issued + timedelta(seconds=float(valid))} | fields
@@ -94,6 +94,14 @@ def revised(offer: Offer, wanted: Mapping[NegotiableTerm, Decimal], **fields: An
             "allocations": _scaled(offer.allocations, offer.price.per_hour, prices["per_hour"]),
         }
     )
+
+
+def _month(price: PriceTerms, per_hour: Decimal) -> Decimal:
+    """What a month costs at another price per hour: it keeps its proportion."""
+    if per_hour == price.per_hour:
+        return price.per_month
+    hours = price.per_month / price.per_hour if price.per_hour else Decimal(HOURS_PER_MONTH)
+    return _rounded(per_hour * hours)
 
 
 def _negotiable(guarantee: GuaranteeTerm, term: NegotiableTerm) -> bool:
@@ -153,7 +161,7 @@ def _openness(counter: CounterOffer, offer: Offer, template: AgreementTemplate) 
         constraints = [c for c in template.constraints if c.term == term]
         if not constraints:
             yield Reason(code="not-negotiable", required=term, message=f"{template.vendor} does not negotiate {term}")
-        elif term not in _MOVES and value(offer, term) is None:
+        elif term not in MOVES and value(offer, term) is None:
             yield Reason(code="not-offered", required=term, message=f"the offer says nothing of {term}")
         else:
             yield from _outside(term, wanted, constraints)
