@@ -48,6 +48,14 @@ State = Annotated[
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else on standard output.")]
+Weights = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--weight",
+        metavar="ATTRIBUTE=NUMBER",
+        help="How much something counts, such as price=0.5; may be repeated. What is not named counts as usual.",
+    ),
+]
 App = Annotated[str, typer.Argument(metavar="APP", help="The application's name.")]
 
 
@@ -183,14 +191,17 @@ def demo(
 @app.command()
 def submit(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="An application descriptor: XML, YAML or JSON.")],
+    weight: Weights = None,
     state: State = None,
     as_json: AsJson = False,
 ) -> None:
     """Submit an application descriptor with its files; shows the offers."""
-    from agency import show
+    from agency import show, weights
     from descriptors.documents import Form, dump
 
     application, files = _with_files(file, as_json)
+    with _explained(as_json):
+        application = weights.weighed(application, weights.parse(weight or ()))
     with _client(state, as_json) as client:
         for digest, content in files.items():
             client.put(f"/blobs/{digest}", content)
@@ -218,12 +229,24 @@ def _bad_document(error: Exception) -> dict[str, Any]:
 
 
 @app.command()
-def offers(application: App, state: State = None, as_json: AsJson = False) -> None:
-    """Show the offers for an application."""
+def offers(
+    application: App,
+    weight: Weights = None,
+    html: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE", help="Write them as a page to send to somebody.")
+    ] = None,
+    state: State = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show the offers for an application: their scores, what is left out and why, and what would change the result."""
     from agency import show
 
     with _client(state, as_json) as client:
-        answer = client.get(f"/applications/{application}/offers")
+        answer = client.get(f"/applications/{application}/offers", weight=weight or [])
+        page = client.text(f"/applications/{application}/offers.html", weight=weight or []) if html else ""
+    if html:
+        with _explained(as_json):
+            html.write_text(page, encoding="utf-8")
     _show(answer, as_json, show.offers)
 
 

@@ -51,7 +51,7 @@ class Client:
         """The answer to a query."""
         return self._send("GET", path, params=query)
 
-    def text(self, path: str, **query: str) -> str:
+    def text(self, path: str, **query: Any) -> str:
         """The answer to a query that is a document's text."""
         try:
             response = self._http.get(path, params=query)

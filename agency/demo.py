@@ -35,11 +35,12 @@ from agency.signals import stopped
 from agency.submission import gather
 from descriptors.application import Application
 from descriptors.base import Document
+from descriptors.comparison import Comparison
 from descriptors.deployment import Deployment
 from descriptors.documents import load
 from descriptors.messages import Request
 from descriptors.relocation import RelocationPlan, RelocationReceipt
-from descriptors.sla import Agreement, Comparison
+from descriptors.sla import Agreement
 from vendor_modules.capabilities import inventory
 
 Json = dict[str, Any]

@@ -122,7 +122,7 @@ async def _society(workshop: Workshop, link: Link, call_seconds: float) -> Async
         VendorAgent(link.address(addresses.vendor(name)), link, module) for name, module in workshop.modules.items()
     ]
     agents += [
-        BrokerAgent(link.address(addresses.BROKER), link, tuple(workshop.modules)),
+        BrokerAgent(link.address(addresses.BROKER), link, tuple(workshop.modules), workshop.store),
         ProvisionerAgent(link.address(addresses.PROVISIONER), link, workshop),
         RelocatorAgent(link.address(addresses.RELOCATOR), link, workshop, call_seconds),
         MediatorAgent(link.address(addresses.MEDIATOR), link, workshop, call_seconds),

@@ -32,7 +32,7 @@ def offers(console: Console, answer: Json) -> None:
     table = Table(
         title=f"Offers for {answer['application']}", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False
     )
-    for column in ("", "vendor", "region", "per hour", "per month", "guarantees", "score"):
+    for column in ("", "vendor", "region", "per hour", "per month", "guarantees", "score", ""):
         table.add_column(column, justify="right" if column in ("per hour", "per month", "score") else "left")
     offered = [row for row in answer["offers"] if row["offer"]]
     for row in offered:
@@ -44,6 +44,7 @@ def offers(console: Console, answer: Json) -> None:
             f"{row['price_per_month']:.2f}",
             "\n".join(row["guarantees"]),
             "" if row["score"] is None else f"{row['score']:.3f}",
+            _standing(row),
         )
     console.print(table)
     for row in offered:
@@ -51,9 +52,19 @@ def offers(console: Console, answer: Json) -> None:
             console.print(
                 f"  {'[green]➜[/]' if row['chosen'] else ' '} {row['vendor']}: `agency accept {row['offer']}`"
             )
+    for row in offered:
+        for change in row["changes"]:
+            console.print(f"    [dim]{row['vendor']} {escape(change)}[/]")
     for row in answer["offers"]:
         for reason in row["excluded_because"]:
             console.print(f"  [red]✗ {row['vendor']} is left out[/]: {escape(reason['message'])}")
+
+
+def _standing(row: Json) -> str:
+    """Whether another offer is at least as good in everything, and better in something."""
+    if row["chosen"] or row["excluded_because"]:
+        return ""
+    return "[dim]alternative[/]" if row["efficient"] else "[dim]outdone[/]"
 
 
 def plan(console: Console, document: Json) -> None:

@@ -1,44 +1,215 @@
-"""How good an offer is: a weighted utility from 0 to 1 over the offers it competes with (multi-attribute utility)."""
+"""How good offers are beside each other: a weighted sum of utilities (multi-attribute utility), and who is dominated.
+
+Everything is counted in whole numbers, so that scores, ties and what would change them are exact: amounts in
+millionths, utilities in millionths of millionths, rounded down.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from decimal import Decimal
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import ROUND_HALF_UP, Decimal
+from types import MappingProxyType
+from typing import get_args
 
-from descriptors.sla import Offer
+from descriptors.application import Attribute, Requirements, Weight
+from descriptors.comparison import Record
+from descriptors.sla import MEASURES, Offer, Property
+
+Weights = Mapping[Attribute, Decimal]
+
+DEFAULT_WEIGHTS: Weights = MappingProxyType(
+    {
+        "price": Decimal("0.6"),
+        "guarantees": Decimal("0.3"),
+        "record": Decimal("0.2"),
+        "locality": Decimal("0.2"),
+        "carbon": Decimal("0.1"),
+        "egress": Decimal("0.1"),
+    }
+)
+"""How much each attribute counts where nobody says otherwise."""
+SETUP_MONTHS = 12
+"""Months that a setup fee is spread over."""
+ONE = 10**12
+"""The highest utility."""
+PROPERTIES: tuple[Property, ...] = get_args(Property)
+_MILLIONTHS = Decimal("0.000001")
 
 
 @dataclass(frozen=True)
-class Weights:
-    """How much each attribute counts; only their proportions matter."""
+class Quality:
+    """What a candidate offers by one attribute: an amount to compare, if there is one, and words to show."""
 
-    price: float = 0.6
-    availability: float = 0.3
-    egress: float = 0.1
-    """What it costs to leave again."""
+    amount: int | None
+    words: str
 
 
-DEFAULT_WEIGHTS = Weights()
+@dataclass(frozen=True)
+class Candidate:
+    """Something to choose: a name to tell it by, what a month costs (in millionths), and how it does otherwise."""
+
+    name: str
+    month: int
+    qualities: Mapping[Attribute, Quality]
 
 
-def scores(offers: Sequence[Offer], weights: Weights = DEFAULT_WEIGHTS) -> list[float]:
-    """The score of each offer, in the order given. In every attribute the best of them has utility 1.
+@dataclass
+class Standing:
+    """How a candidate does among those it competes with."""
 
-    Price and egress: cheapest over own. Availability: the smallest allowed down time over own; 0 without a guarantee.
+    candidate: Candidate
+    utilities: dict[Attribute, int]
+    score: int
+    """In units of :data:`ONE` times the sum of the weights."""
+    dominated: bool = field(default=False)
+
+    @property
+    def turn(self) -> tuple[bool, int, str]:
+        """Decides between equal scores: never for the dominated, then for the cheaper, then by the name."""
+        return self.dominated, self.candidate.month, self.candidate.name
+
+
+def weights_of(requirements: Requirements, given: Iterable[Weight] = ()) -> Weights:
+    """The usual weights, in place of which those of the descriptor count, in place of which those given."""
+    changed = [*requirements.weights, *given]
+    return {**DEFAULT_WEIGHTS, **{weight.attribute: weight.value for weight in changed}}
+
+
+def candidate(offer: Offer, requirements: Requirements, record: Record | None = None) -> Candidate:
+    """What there is to weigh in an offer of a vendor with that record."""
+    month = monthly_cost(offer)
+    qualities: dict[Attribute, Quality] = {
+        "price": Quality(_millionths(month), f"{month:.2f} {offer.price.currency} a month"),
+        "record": _reliability(record or Record(vendor=offer.vendor)),
+        "egress": _amount(offer.price.egress_per_gib, f"{offer.price.currency} a GiB"),
+        "carbon": _carbon(offer.carbon_g_per_kwh),
+    }
+    qualities |= {name: _guarantee(offer, name) for name in PROPERTIES}
+    if requirements.preferences:
+        qualities["locality"] = _nearness(offer, requirements)
+    return Candidate(offer.vendor, _millionths(month), qualities)
+
+
+def monthly_cost(offer: Offer) -> Decimal:
+    """What a month costs: the price of the month, and a twelfth of what is paid once."""
+    price = offer.price
+    return (price.per_month + price.setup / SETUP_MONTHS).quantize(_MILLIONTHS, ROUND_HALF_UP)
+
+
+def _amount(value: Decimal, unit: str) -> Quality:
+    return Quality(_millionths(value), f"{value:f} {unit}")
+
+
+def _carbon(grams: Decimal | None) -> Quality:
+    """What is not known is not known, and never nothing."""
+    return Quality(None, "unknown") if grams is None else _amount(grams, "g CO2 a kWh")
+
+
+def _millionths(value: Decimal) -> int:
+    return int(value.scaleb(6))
+
+
+def _reliability(record: Record) -> Quality:
+    """How likely the vendor keeps its word next time, by Laplace's rule of succession: of a newcomer, a half."""
+    kept = max(record.agreements - record.broken, 0)
+    words = (
+        f"{record.broken} of {kept + record.broken} agreements broken" if kept + record.broken else "no agreements yet"
+    )
+    paid = sum((incident.penalty or Decimal(0) for incident in record.incidents), Decimal(0))
+    if paid:
+        words += f", {paid:f} paid back"
+    return Quality((kept + 1) * ONE // (kept + record.broken + 2), words)
+
+
+def _guarantee(offer: Offer, name: Property) -> Quality:
+    """What is guaranteed; where there is a most (100 %), by what is missing from it."""
+    if not any(term.property == name for term in offer.guarantees):
+        return Quality(None, "no guarantee")
+    value, measure = offer.guaranteed(name), MEASURES[name]
+    if value is None:
+        return Quality(None, "not for everything, or on a condition")
+    return Quality(_millionths(value if measure.most is None else measure.most - value), f"{value:f} {measure.unit}")
+
+
+def _nearness(offer: Offer, requirements: Requirements) -> Quality:
+    wanted = requirements.preferences
+    places = [place for place, label in enumerate(wanted) if label in (offer.region, offer.jurisdiction)]
+    return Quality(len(wanted) - min(places, default=len(wanted)), f"{offer.region} ({offer.jurisdiction})")
+
+
+def _low_is_good(attribute: Attribute) -> bool:
+    if attribute in PROPERTIES:
+        measure = MEASURES[attribute]
+        return not measure.more_is_better or measure.most is not None
+    return attribute in ("price", "egress", "carbon")
+
+
+def shares(candidates: Sequence[Candidate], weights: Weights) -> dict[Attribute, int]:
+    """The weight of every attribute that some candidate has an amount of; only the proportions matter.
+
+    What is guaranteed and has no weight of its own shares that of ``guarantees``, in equal parts.
     """
-    prices = _low_is_good([offer.price.per_hour for offer in offers])
-    egress = _low_is_good([offer.price.egress_per_gib for offer in offers])
-    down = [None if (a := offer.availability()) is None else 100 - a for offer in offers]
-    availability = _low_is_good(down)
-    total = weights.price + weights.availability + weights.egress
+    known: dict[Attribute, None] = {
+        name: None for one in candidates for name, quality in one.qualities.items() if quality.amount is not None
+    }
+    unnamed = [name for name in known if name in PROPERTIES and name not in weights]
+    parts = len(unnamed) or 1
+    order: tuple[Attribute, ...] = get_args(Attribute)
+    return {
+        name: _millionths(weights["guarantees"]) if name in unnamed else _millionths(weights[name]) * parts
+        for name in sorted(known, key=order.index)
+    }
+
+
+def standings(candidates: Sequence[Candidate], parts: Mapping[Attribute, int]) -> list[Standing]:
+    """The candidates, best first. By every attribute the best has utility 1; of another, where little is good, the
+    utility is the best amount over its own, else its own over the best. What is not offered, or not known, earns
+    nothing."""
+    utilities: list[dict[Attribute, int]] = [{} for _ in candidates]
+    for attribute in parts:
+        amounts = [one.qualities[attribute].amount for one in candidates]
+        for row, utility in zip(utilities, _utilities(amounts, low_is_good=_low_is_good(attribute)), strict=True):
+            row[attribute] = utility
+    found = [
+        Standing(one, row, sum(part * row[attribute] for attribute, part in parts.items()))
+        for one, row in zip(candidates, utilities, strict=True)
+    ]
+    for standing in found:
+        standing.dominated = True
+    for standing in efficient(sorted(found, key=lambda s: -s.score)):
+        standing.dominated = False
+    return sorted(found, key=lambda s: (-s.score, s.turn))
+
+
+def _utilities(amounts: Sequence[int | None], *, low_is_good: bool) -> list[int]:
+    known = [amount for amount in amounts if amount is not None]
+    best = (min if low_is_good else max)(known, default=0)
     return [
-        (weights.price * p + weights.availability * a + weights.egress * e) / total
-        for p, a, e in zip(prices, availability, egress, strict=True)
+        0 if a is None else ONE if a == best else best * ONE // a if low_is_good else a * ONE // best for a in amounts
     ]
 
 
-def _low_is_good(values: Sequence[Decimal | None]) -> list[float]:
-    known = [value for value in values if value is not None]
-    best = min(known, default=Decimal(0))
-    return [0.0 if value is None else 1.0 if value == best else float(best / value) for value in values]
+def efficient(found: Iterable[Standing]) -> list[Standing]:
+    """Those that no other dominates (the Pareto front). Quickest where the best come first."""
+    front: list[Standing] = []
+    for new in found:
+        if not any(_dominates(old, new) for old in front):
+            front = [old for old in front if not _dominates(new, old)]
+            front.append(new)
+    return front
+
+
+def _dominates(one: Standing, other: Standing) -> bool:
+    """Whether it is as good by every attribute, and better by one. What is not known is neither."""
+    better = False
+    for attribute in one.utilities:
+        mine, theirs = one.candidate.qualities[attribute].amount, other.candidate.qualities[attribute].amount
+        if mine == theirs:
+            continue
+        if (mine is None or theirs is None) and attribute == "carbon":
+            return False
+        if mine is None or (theirs is not None and (mine > theirs) == _low_is_good(attribute)):
+            return False
+        better = True
+    return better

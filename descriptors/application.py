@@ -61,8 +61,42 @@ def _written_out(pattern: str) -> int:
     return len(pattern) * groups * single
 
 
+Attribute = Literal[
+    "price",
+    "guarantees",
+    "record",
+    "locality",
+    "carbon",
+    "egress",
+    "availability",
+    "response-time",
+    "throughput",
+    "request-rate",
+    "recovery-time",
+    "recovery-point",
+]
+"""What offers are weighed by; see :mod:`broker.scoring`. ``guarantees``: all that may be guaranteed (the six after
+``egress``, see :data:`descriptors.sla.Property`) and has no weight of its own."""
+
+
+def _twice(places: Iterable[tuple[Location, str]], what: str) -> Iterator[Misfit]:
+    seen: set[str] = set()
+    for place, name in places:
+        if name in seen:
+            yield place, f"{what} {name!r} is there twice"
+        seen.add(name)
+
+
+class Weight(Element, tag="weight"):
+    """How much an attribute counts when offers are compared; only the proportions matter."""
+
+    attribute: Attribute = attr()
+    value: Money = attr()
+
+
 class Requirements(Element, tag="requirements"):
-    """Terms for the application as a whole. Everything given is a hard constraint; what is not given is free."""
+    """Terms for the application as a whole. Everything given is a hard constraint, but for what is preferred and how
+    offers are weighed; what is not given is free."""
 
     regions: tuple[Label, ...] = element(tag="region", default=())
     """The application must run in one of these regions."""
@@ -74,6 +108,16 @@ class Requirements(Element, tag="requirements"):
     """Most that everything together may cost in a month (730 hours), in :attr:`currency`."""
     currency: Currency = element(default="EUR")
     """Vendors must be priced in it: prices in several currencies cannot be compared."""
+    preferences: tuple[Label, ...] = element(tag="prefer", default=())
+    """Regions and jurisdictions that would be better than others, the best first."""
+    weights: tuple[Weight, ...] = element(tag="weight", default=())
+    """How offers are weighed, where it is not as usual."""
+
+    @model_validator(mode="after")
+    def _one_weight_each(self) -> Self:
+        weights = ((("weights", i), weight.attribute) for i, weight in enumerate(self.weights))
+        raise_misfits("requirements", [*_twice(weights, "the weight of")])
+        return self
 
 
 class File(Element, tag="file"):
@@ -312,11 +356,3 @@ def _unfit(resource: ResourceClass | None, wanted: ResourceType, kind: str | Non
 
 def _described(type_: ResourceType, kind: str | None) -> str:
     return f"{type_} resource" + (f" of kind {kind!r}" if kind else "")
-
-
-def _twice(places: Iterable[tuple[Location, str]], what: str) -> Iterator[Misfit]:
-    seen: set[str] = set()
-    for place, name in places:
-        if name in seen:
-            yield place, f"{what} {name!r} is there twice"
-        seen.add(name)

@@ -77,6 +77,9 @@ Money = Annotated[_Decimal, Field(ge=0, max_digits=18, decimal_places=6)]
 Quantity = Annotated[_Decimal, Field(ge=0, max_digits=18, decimal_places=6)]
 """An amount of anything, in the unit that its field names."""
 Percent = Annotated[_Decimal, Field(ge=0, le=100, max_digits=9, decimal_places=6)]
+Share = Annotated[_Decimal, Field(ge=0, le=1, max_digits=7, decimal_places=6)]
+"""A part of 1."""
+Count = Annotated[int, Field(ge=0, le=2**53)]
 Currency = Annotated[str, StringConstraints(pattern=r"^[A-Z]{3}$")]
 """An ISO 4217 code."""
 Digest = Annotated[str, StringConstraints(pattern=r"^blake3:[0-9a-f]{64}$")]

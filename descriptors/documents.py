@@ -25,13 +25,14 @@ from descriptors import messages
 from descriptors.application import Application
 from descriptors.base import MIB, Document
 from descriptors.cfp import CallForProposals
+from descriptors.comparison import Comparison, Record
 from descriptors.deployment import Deployment
 from descriptors.digests import canonical, digest, plain
 from descriptors.layout import model_at, slots
 from descriptors.problems import MAX_PROBLEMS, DocumentError, Problem, explain, refuse, unknown, wanted
 from descriptors.reading import Lines, Reading, plain_json, read_json, read_yaml
 from descriptors.relocation import RelocationPlan, RelocationReceipt
-from descriptors.sla import Agreement, AgreementTemplate, Comparison, CounterOffer, Offer, Refusal
+from descriptors.sla import Agreement, AgreementTemplate, CounterOffer, Offer, Refusal
 from descriptors.trust import Acceptance, Delegation
 from descriptors.xml_form import XmlReading, read_xml
 
@@ -51,6 +52,7 @@ DOCUMENTS: dict[str, type[Document]] = {
         Comparison,
         Delegation,
         Acceptance,
+        Record,
         Agreement,
         Deployment,
         RelocationPlan,

@@ -202,6 +202,8 @@ class Offer(Document, tag="offer"):
     expires: Moment = attr()
     region: Label = attr()
     jurisdiction: Label = attr()
+    carbon_g_per_kwh: Quantity | None = attr(default=None)
+    """Grams of CO2 for a kilowatt-hour of the region's power; None: not known."""
     consumer: Identifier | None = attr(default=None)
     """Whom it is made to; None: whoever sent the call."""
     initiator: Party | None = attr(default=None)
@@ -334,30 +336,6 @@ class Refusal(Document, tag="refusal"):
     call: Identifier = attr()
     vendor: Name = attr()
     reasons: tuple[Reason, ...] = element(tag="reason", min_length=1)
-
-
-class Ranked(Element, tag="ranked"):
-    """One vendor's row in a comparison: an offer with its score, or the reasons why the vendor is left out."""
-
-    vendor: Name = attr()
-    score: float | None = attr(default=None, ge=0, le=1, allow_inf_nan=False)
-    """Weighted utility from 0 (worst) to 1 (best); None when excluded."""
-    chosen: bool = attr(default=False)
-    offer: Offer | None = element(tag="offer", default=None)
-    excluded_because: tuple[Reason, ...] = element(tag="reason", default=())
-
-
-class Comparison(Document, tag="comparison"):
-    """The broker's answer to a call: every vendor that was asked, best first, the excluded last."""
-
-    call: Identifier = attr()
-    application: Name = attr()
-    rows: tuple[Ranked, ...] = element(tag="ranked", default=())
-
-    @property
-    def chosen(self) -> Offer | None:
-        """The recommended offer; None when every vendor is excluded."""
-        return next((row.offer for row in self.rows if row.chosen), None)
 
 
 AgreementState = Literal["pending", "observed", "rejected", "terminated", "expired"]

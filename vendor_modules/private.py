@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import Field
 
 from descriptors.application import Label
-from descriptors.base import Currency, Money
+from descriptors.base import Currency, Money, Quantity
 from vendor_modules.module import ModuleSettings
 from vendor_modules.resources import Catalogue, Size
 
@@ -32,6 +32,8 @@ class PrivateCloudSettings(ModuleSettings):
     """The price of a GiB of volumes for a month; None: volumes are not offered."""
     egress_per_gib: Money = Decimal(0)
     """The price of a GiB that leaves it."""
+    carbon_g_per_kwh: Quantity | None = None
+    """Grams of CO2 for a kilowatt-hour of its power; None: not known."""
 
     def catalogue(self) -> Catalogue:
         """All of it, as modules tell it."""

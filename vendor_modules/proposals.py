@@ -38,6 +38,7 @@ def propose(vendor: str, call: CallForProposals, catalogue: Catalogue) -> Offer 
         expires=issued + timedelta(seconds=catalogue.offer_validity_seconds),
         region=catalogue.region,
         jurisdiction=catalogue.jurisdiction,
+        carbon_g_per_kwh=catalogue.carbon_g_per_kwh,
         price=PriceTerms(
             currency=catalogue.currency,
             per_hour=_rounded(per_hour),

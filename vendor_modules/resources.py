@@ -202,6 +202,7 @@ class Catalogue(Value):
     """What a provider sells and promises: from it, a proposal is made.
 
     ``block_gib_month`` and ``object_gib_month`` are None where there is no such service, or its price is unknown.
+    ``carbon_g_per_kwh``: grams of CO2 for a kilowatt-hour of the region's power; None where it is not known.
     ``priced`` is the date of the prices; None when they were asked just now. ``lacks`` names capabilities that the
     module has and this cloud has not.
     """
@@ -213,6 +214,7 @@ class Catalogue(Value):
     block_gib_month: Decimal | None = None
     object_gib_month: Decimal | None = None
     egress_per_gib: Decimal = Decimal(0)
+    carbon_g_per_kwh: Decimal | None = None
     guarantees: tuple[GuaranteeTerm, ...] = ()
     offer_validity_seconds: int = 900
     priced: date | None = None

@@ -10,18 +10,22 @@ from agency.messaging.contract_net import accept, call_for_proposals
 from agency.messaging.links import Link
 from agency.messaging.request import Responder
 from agency.problems import refuse
+from agency.records import records
+from agency.store.store import Store
 from broker.comparison import compare
 from descriptors.base import utc_now
 from descriptors.cfp import CallForProposals
-from descriptors.sla import Agreement, Comparison, Offer
+from descriptors.comparison import Comparison
+from descriptors.sla import Agreement, Offer
 
 
 class BrokerAgent(RoleAgent):
     """Asked with a call for proposals, it answers with a comparison; asked with an offer, it accepts that offer."""
 
-    def __init__(self, jid: str, link: Link, vendors: Sequence[str]) -> None:
-        """``vendors``: the names of all vendors there are."""
+    def __init__(self, jid: str, link: Link, vendors: Sequence[str], store: Store) -> None:
+        """``vendors``: the names of all vendors there are; ``store`` has their records."""
         super().__init__(jid, link)
+        self._store = store
         self._vendors = tuple(vendors)
 
     async def setup(self) -> None:
@@ -38,7 +42,7 @@ class BrokerAgent(RoleAgent):
                 "name one of them",
             )
         answers = await call_for_proposals(self, call, {self._at(name): name for name in asked})
-        return compare(call, answers, utc_now())
+        return compare(call, answers, utc_now(), records=await records(self._store))
 
     async def accept(self, offer: Offer) -> Agreement:
         """Accept an offer on the deployer's behalf."""

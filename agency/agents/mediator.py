@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+from agency import records
 from agency.agents import addresses
 from agency.messaging.agent import RoleAgent
 from agency.messaging.links import Link
 from agency.messaging.request import Responder, ask
-from agency.problems import refuse
+from agency.problems import AgencyError, refuse
 from agency.relocation.workshop import Workshop
 from descriptors.application import Application
 from descriptors.base import Document, new_id, utc_now
 from descriptors.cfp import CallForProposals
+from descriptors.comparison import Comparison
 from descriptors.deployment import Deployment
 from descriptors.messages import Request
 from descriptors.relocation import RelocationPlan, RelocationReceipt
-from descriptors.sla import Agreement, Comparison, Offer
+from descriptors.sla import Agreement, Offer
 
 LIVE = frozenset({"deploying", "running", "stopped"})
 """The states in which a deployment holds resources."""
@@ -147,11 +149,27 @@ async def keep_offers(workshop: Workshop, comparison: Comparison) -> None:
 
 async def make_agreement(agent: RoleAgent, workshop: Workshop, offer: Offer) -> Agreement:
     """Have the broker accept the offer, check that the agreement is about it, and keep it."""
-    agreement = await ask(agent, agent.link.address(addresses.BROKER), offer, Agreement)
-    if agreement.offer != offer.id or agreement.provider != offer.vendor or agreement.price != offer.price:
-        raise refuse(
-            "agreement-differs", f"{offer.vendor} confirms something else than it offered", "take another offer"
-        )
+    try:
+        agreement = await ask(agent, agent.link.address(addresses.BROKER), offer, Agreement)
+        if agreement.offer != offer.id or agreement.provider != offer.vendor or agreement.price != offer.price:
+            raise refuse(
+                "agreement-differs", f"{offer.vendor} confirms something else than it offered", "take another offer"
+            )
+    except AgencyError as error:
+        await _not_stood_by(workshop, offer, error)
+        raise
     await workshop.store.put(agreement, id=agreement.id, application=offer.application)
+    await records.agreed(workshop.store, offer.vendor)
     await workshop.events.happened(offer.application, "agreed", f"{agreement.id} with {offer.vendor}")
     return agreement
+
+
+async def _not_stood_by(workshop: Workshop, offer: Offer, error: AgencyError) -> None:
+    """Hold it against the vendor that it did not confirm its offer, which was accepted in time. Where there was no
+    answer, nobody knows whose fault that is."""
+    if offer.expires <= utc_now() or error.problem.retryable or error.problem.code == "no-answer":
+        return
+    message, application = error.problem.message, offer.application
+    await records.broke(
+        workshop.store, offer.vendor, about=offer.id, code="not-stood-by", application=application, message=message
+    )

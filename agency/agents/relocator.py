@@ -20,10 +20,11 @@ from agency.relocation.workshop import Order, Workshop, mark_cancelled
 from descriptors.application import Application
 from descriptors.base import MIB, Document, new_id, utc_now
 from descriptors.cfp import CallForProposals
+from descriptors.comparison import Comparison
 from descriptors.deployment import Deployment
 from descriptors.messages import Problem, Request
 from descriptors.relocation import RelocationPlan, RelocationReceipt
-from descriptors.sla import Agreement, Comparison, Offer
+from descriptors.sla import Agreement, Offer
 
 SPARE_BYTES = 64 * MIB
 """Room on the disk that a relocation leaves for everything else."""

@@ -15,27 +15,33 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import uvicorn
-from fastapi import Depends, FastAPI, HTTPException, Request, Response
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi import Depends, FastAPI, HTTPException, Query, Request, Response
+from fastapi.responses import HTMLResponse, JSONResponse, StreamingResponse
 from pydantic import ValidationError
 
-from agency import logs
+from agency import logs, weights
 from agency.agents import addresses
 from agency.api import views
+from agency.api.offers_page import CONTENT_POLICY, offers_html
 from agency.messaging.request import ask
 from agency.problems import AgencyError, problem_of, refuse
+from agency.records import records
 from agency.running import Agency
-from agency.store.store import NotStored
+from agency.store.store import NotStored, Store
+from broker.comparison import weighed_anew
+from broker.scoring import weights_of
 from descriptors import messages
-from descriptors.application import Application
-from descriptors.base import Document
+from descriptors.application import Application, Weight
+from descriptors.base import Document, utc_now
+from descriptors.cfp import CallForProposals
+from descriptors.comparison import Comparison
 from descriptors.deployment import Deployment
 from descriptors.documents import DocumentError, Form, dump, load
 from descriptors.relocation import RelocationPlan, RelocationReceipt
-from descriptors.sla import Agreement, Comparison, Offer
+from descriptors.sla import Agreement, Offer
 from vendor_modules import registry
 from vendor_modules.errors import VendorError
 
@@ -86,12 +92,15 @@ def _add_queries(app: FastAPI, agency: Agency) -> None:
         return await views.application_status(workshop, name)
 
     @app.get("/applications/{name}/offers")
-    async def offers(name: str) -> dict[str, Any]:
-        await store.get(Application, name)
-        comparisons = await store.all(Comparison, application=name, newest_first=True)
-        if not comparisons:
-            raise refuse("no-offers", f"no offers were asked for {name}", "`agency submit` its descriptor")
-        return views.comparison(comparisons[0])
+    async def offers(name: str, weight: Annotated[tuple[str, ...], Query()] = ()) -> dict[str, Any]:
+        comparison, _ = await _latest_offers(store, name, weights.parse(weight))
+        return views.comparison(comparison)
+
+    @app.get("/applications/{name}/offers.html")
+    async def offers_page(name: str, weight: Annotated[tuple[str, ...], Query()] = ()) -> Response:
+        comparison, call = await _latest_offers(store, name, weights.parse(weight))
+        page = offers_html(await store.get(Application, name), call, comparison, utc_now())
+        return HTMLResponse(page, headers={"content-security-policy": CONTENT_POLICY})
 
     @app.get("/applications/{name}/events")
     async def events(name: str, after: int = 0) -> dict[str, Any]:
@@ -109,6 +118,19 @@ def _add_queries(app: FastAPI, agency: Agency) -> None:
             if found := await store.find(kind, identifier):
                 return Response(dump(found, form), media_type=f"application/{form.value}")
         raise refuse("not-found", f"there is no document {identifier!r}", "see `agency status` and `agency receipts`")
+
+
+async def _latest_offers(store: Store, name: str, given: tuple[Weight, ...]) -> tuple[Comparison, CallForProposals]:
+    """The latest comparison of offers for an application, and the call that they answer; weighed anew when asked to."""
+    await store.get(Application, name)
+    comparisons = await store.all(Comparison, application=name, newest_first=True)
+    if not comparisons:
+        raise refuse("no-offers", f"no offers were asked for {name}", "`agency submit` its descriptor")
+    call = await store.get(CallForProposals, comparisons[0].call)
+    if not given:
+        return comparisons[0], call
+    anew = weighed_anew(comparisons[0], call, await records(store), weights_of(call.requirements, given))
+    return anew, call
 
 
 def _add_actions(app: FastAPI, agency: Agency) -> None:

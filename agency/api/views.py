@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from decimal import Decimal
 from typing import Any
 
+from agency.api.changes import changes
 from agency.janitor import find_leaks
 from agency.problems import problem_of
 from agency.relocation.workshop import Workshop
 from agency.running import Unusable
 from agency.store.store import Event
 from descriptors.application import Application
+from descriptors.comparison import Comparison, Criterion, Ranked
 from descriptors.deployment import Deployment
-from descriptors.sla import Agreement, Comparison, Ranked
+from descriptors.sla import Agreement
 from vendor_modules.capabilities import CAPABILITIES
 from vendor_modules.documentation import about
 from vendor_modules.errors import VendorError
@@ -38,10 +41,30 @@ def offer_row(row: Ranked) -> Json:
         "currency": price.currency if price else None,
         "guarantees": [g.words() for g in row.offer.guarantees] if row.offer else [],
         "expires": row.offer.expires.isoformat() if row.offer else None,
+        "monthly_cost": _number(row.monthly_cost),
         "score": row.score,
         "chosen": row.chosen,
+        "efficient": row.efficient,
+        "wins_below": _number(row.wins_below),
+        "changes": changes(row),
+        "criteria": [_criterion(criterion) for criterion in row.criteria],
         "excluded_because": [reason.model_dump(mode="json", exclude_none=True) for reason in row.excluded_because],
     }
+
+
+def _criterion(criterion: Criterion) -> Json:
+    return {
+        "attribute": criterion.attribute,
+        "value": criterion.value,
+        "utility": float(criterion.utility),
+        "weight": float(criterion.weight),
+        "wins_above": _number(criterion.above),
+        "wins_below": _number(criterion.below),
+    }
+
+
+def _number(value: Decimal | None) -> float | None:
+    return None if value is None else float(value)
 
 
 def comparison(document: Comparison) -> Json:

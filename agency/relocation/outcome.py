@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 from blake3 import blake3
 
+from agency import records
 from agency.agents import addresses
 from agency.relocation.result import Result, UndoRank
 from agency.relocation.workshop import Order, Output, Workshop
@@ -46,6 +47,21 @@ async def conclude_deployment(workshop: Workshop, order: Order, outputs: dict[st
         await workshop.store.replace(after, id=after.id, expected_revision=order.deployment.revision)
     if not done:
         await terminate(workshop, order.agreement)
+
+
+async def hold_to_account(workshop: Workshop, order: Order, result: Result) -> None:
+    """Keep it in a vendor's record when it was at its fault that the operation failed."""
+    task = next((task for task in order.tasks if task.name == result.failed_task), None)
+    if task and task.vendor and result.problem and records.at_fault(result.problem):
+        message = f"{task.name}: {result.problem.message}"
+        await records.broke(
+            workshop.store,
+            task.vendor,
+            about=order.id,
+            code="failed-to-deliver",
+            application=order.application.name,
+            message=message,
+        )
 
 
 async def conclude_relocation(workshop: Workshop, order: Order, result: Result) -> RelocationReceipt:

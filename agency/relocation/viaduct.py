@@ -22,7 +22,7 @@ from dbos import DBOS, DBOSConfiguredInstance, SetWorkflowID, WorkflowHandleAsyn
 from agency.problems import problem_of
 from agency.relocation.migrators import migrators
 from agency.relocation.migrators.base import Creates
-from agency.relocation.outcome import SOURCE_NOT_RESTORED, conclude_deployment, conclude_relocation
+from agency.relocation.outcome import SOURCE_NOT_RESTORED, conclude_deployment, conclude_relocation, hold_to_account
 from agency.relocation.result import Result, Undone, UndoRank
 from agency.relocation.workshop import Cancelled, Order, Output, Run, Workshop
 from descriptors.deployment import Kind
@@ -189,6 +189,7 @@ class Viaducts(DBOSConfiguredInstance):
                     await conclude_deployment(self.workshop, order, result.outputs, result.outcome == "done")
                 else:
                     await conclude_relocation(self.workshop, order, result)
+                await hold_to_account(self.workshop, order, result)
         await asyncio.to_thread(shutil.rmtree, self.workshop.spool / order.id, ignore_errors=True)
 
     def _run(self, order_json: str, name: str, outputs: dict[str, JsonDict]) -> tuple[Run, Task]:

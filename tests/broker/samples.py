@@ -34,9 +34,10 @@ def call(**requirements: Any) -> CallForProposals:
 
 def offer(vendor: str = "alpha", **changes: Any) -> Offer:
     """An offer that qualifies for :func:`call`; ``changes`` are to the offer, or to ``per_hour``, ``egress``,
-    ``currency`` and ``availability``."""
+    ``setup``, ``currency`` and ``availability``."""
     per_hour = Decimal(changes.pop("per_hour", "0.01"))
     egress, currency = Decimal(changes.pop("egress", "0.05")), changes.pop("currency", "EUR")
+    setup = Decimal(changes.pop("setup", 0))
     availability = changes.pop("availability", "99.9")
     guarantees: tuple[GuaranteeTerm, ...] = ()
     if availability is not None:
@@ -51,7 +52,9 @@ def offer(vendor: str = "alpha", **changes: Any) -> Offer:
         "expires": NOW + timedelta(minutes=15),
         "region": "eu-west",
         "jurisdiction": "EU",
-        "price": PriceTerms(currency=currency, per_hour=per_hour, per_month=per_hour * 730, egress_per_gib=egress),
+        "price": PriceTerms(
+            currency=currency, per_hour=per_hour, per_month=per_hour * 730, setup=setup, egress_per_gib=egress
+        ),
         "resources": (MACHINE, DISK),
         "allocations": (
             Allocation(resource="machine", size="small", price_per_hour=per_hour),
@@ -104,3 +107,29 @@ def rounds(draw: st.DrawFn) -> dict[str, Answer]:
     """What came of asking some vendors, by name."""
     vendors = draw(st.lists(st.sampled_from(["a", "b", "c", "d", "e", "f"]), unique=True, max_size=6))
     return {vendor: draw(_answer(vendor)) for vendor in vendors}
+
+
+weights = st.fixed_dictionaries(
+    dict.fromkeys(("price", "guarantees", "record", "locality", "carbon", "egress"), st.decimals(0, 3, places=1))
+)
+"""Weights for everything that counts of itself."""
+
+
+@st.composite
+def _rivals(draw: st.DrawFn) -> list[Offer]:
+    found = []
+    for vendor in draw(st.lists(st.sampled_from(["a", "b", "c", "d", "e"]), unique=True, min_size=1)):
+        changes = {
+            "per_hour": draw(st.sampled_from(["0", "0.01", "0.012", "0.02", "0.5"])),
+            "setup": draw(st.sampled_from(["0", "0", "12", "7.77"])),
+            "egress": draw(st.sampled_from(["0", "0.01", "0.08", "0.09"])),
+            "availability": draw(st.sampled_from([None, "99", "99.9", "99.95", "100"])),
+            "region": draw(st.sampled_from(["eu-west", "us-east"])),
+            "carbon_g_per_kwh": draw(st.sampled_from([None, None, "0", "20", "350.5"])),
+        }
+        found.append(offer(vendor, **changes))
+    return found
+
+
+rival_offers = _rivals()
+"""A few offers of different vendors that all qualify, and are often equal in something."""

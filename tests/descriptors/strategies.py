@@ -17,6 +17,7 @@ from hypothesis.strategies import DrawFn, SearchStrategy
 
 from descriptors.application import (
     Application,
+    Attribute,
     BucketUse,
     Command,
     Component,
@@ -26,9 +27,11 @@ from descriptors.application import (
     Rewrite,
     Tier,
     VolumeUse,
+    Weight,
 )
 from descriptors.base import Document, Reference
 from descriptors.cfp import CallForProposals
+from descriptors.comparison import Comparison, Criterion, Incident, Ranked, Record
 from descriptors.deployment import DeployedResource, Deployment, Endpoint, Kind
 from descriptors.messages import Action, Problem, Request
 from descriptors.relocation import Item, RelocationPlan, RelocationReceipt, Stage, Task
@@ -40,7 +43,6 @@ from descriptors.sla import (
     AgreementTemplate,
     Allocation,
     Change,
-    Comparison,
     Condition,
     Constraint,
     CounterOffer,
@@ -50,7 +52,6 @@ from descriptors.sla import (
     Offer,
     PriceTerms,
     Property,
-    Ranked,
     Refusal,
     Service,
     Term,
@@ -78,6 +79,7 @@ money = st.decimals(0, Decimal("999999999999.999999"), places=6) | st.sampled_fr
 )
 quantities = money
 percents = st.decimals(0, 100, places=6) | st.sampled_from([Decimal(0), Decimal("1E+2"), Decimal("99.90")])
+shares = st.decimals(0, 1, places=6) | st.sampled_from([Decimal(0), Decimal(1), Decimal("0.50")])
 currencies = st.from_regex(r"[A-Z]{3}", fullmatch=True)
 digests = st.binary(min_size=32, max_size=32).map(lambda raw: f"blake3:{raw.hex()}")
 sizes = st.integers(0, 2**60)
@@ -121,6 +123,11 @@ requirements = built(
     availability=maybe(percents),
     price_cap=maybe(money),
     currency=currencies,
+    preferences=some(labels),
+    weights=some(
+        built(Weight, attribute=st.sampled_from(get_args(Attribute)), value=money),
+        unique_by=lambda weight: weight.attribute,
+    ),
 )
 probes = built(Probe, path=probe_paths)
 reasons = built(
@@ -324,6 +331,7 @@ offers = built(
     expires=moments,
     region=labels,
     jurisdiction=labels,
+    carbon_g_per_kwh=maybe(quantities),
     consumer=maybe(identifiers),
     initiator=st.sampled_from([None, "provider", "consumer"]),
     price=prices,
@@ -341,8 +349,41 @@ rows = built(
     vendor=names,
     score=maybe(st.floats(0, 1)),
     chosen=st.booleans(),
+    efficient=st.booleans(),
+    monthly_cost=maybe(money),
+    wins_below=maybe(money),
     offer=maybe(offers),
+    criteria=some(
+        built(
+            Criterion,
+            attribute=st.sampled_from(get_args(Attribute)),
+            utility=shares,
+            weight=shares,
+            above=maybe(shares),
+            below=maybe(shares),
+            value=words,
+        )
+    ),
     excluded_because=some(reasons),
+)
+counts = st.integers(0, 2**53)
+records = built(
+    Record,
+    vendor=names,
+    revision=revisions,
+    agreements=counts,
+    broken=counts,
+    incidents=some(
+        built(
+            Incident,
+            about=identifiers,
+            code=names,
+            application=names,
+            at=moments,
+            penalty=maybe(money),
+            message=words,
+        )
+    ),
 )
 comparisons = built(Comparison, call=identifiers, application=names, rows=some(rows))
 delegations = built(
@@ -471,6 +512,7 @@ DOCUMENTS: dict[type[Document], SearchStrategy[Any]] = {
     Comparison: comparisons,
     Delegation: delegations,
     Acceptance: acceptances,
+    Record: records,
     Agreement: agreements,
     Deployment: deployments,
     RelocationPlan: plans,

@@ -145,6 +145,28 @@ def test_vendors_as_json(lab: Lab) -> None:
     assert vendors["cirrus"]["capabilities"]["object-storage"] is True
 
 
+def test_offers_are_weighed_and_shown_as_they_are_wanted(lab: Lab, tmp_path: Path) -> None:
+    """Other weights give another order, without touching what is kept; there is a page; a wrong weight is refused."""
+    book = Guestbook(lab, tmp_path / "book", "weighed")
+    book.descriptor.write_text(re.sub(r"(?s)<jurisdiction>.*?</jurisdiction>", "", book.descriptor.read_text()))
+    usual = lab.json("submit", book.descriptor, "--weight", "egress=0.3")
+    assert [row["vendor"] for row in usual["offers"] if row["chosen"]] == ["borealis"]
+    assert lab.json("offers", book.name) == usual, "the descriptor keeps its weights"
+    page = tmp_path / "offers.html"
+    other = lab.json("offers", book.name, "--weight", "availability=9", "--html", page)
+    (chosen,) = (row for row in other["offers"] if row["chosen"])
+    assert chosen["vendor"] == "aurora"
+    weights = {criterion["attribute"]: criterion["weight"] for criterion in chosen["criteria"]}
+    assert weights["availability"] > 0.8
+    assert weights["egress"] == pytest.approx(0.3 / 10.1, abs=1e-5)
+    assert "aurora</strong> is recommended" in page.read_text()
+    assert lab.json("offers", book.name) == usual
+    shown = lab.cli("offers", book.name).stdout
+    assert "would be first if price weighed" in shown
+    assert lab.refused("offers", book.name, "--weight", "prise=1")["code"] == "bad-weight"
+    assert lab.refused("submit", book.descriptor, "--weight", "price=much")["code"] == "bad-weight"
+
+
 def test_refusals_are_clear(lab: Lab, tmp_path: Path) -> None:
     """What cannot be done is refused with status 1, a code, what is the matter, and what to do."""
     book = Guestbook(lab, tmp_path / "book", "refused")

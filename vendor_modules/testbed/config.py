@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from descriptors.application import Label
-from descriptors.base import Currency, Money, Name, Port
+from descriptors.base import Currency, Money, Name, Port, Quantity
 from descriptors.sla import GuaranteeTerm
 from vendor_modules.resources import Catalogue, Size
 
@@ -65,6 +65,7 @@ class CloudConfig(BaseModel):
     object_gib_month: Money | None = Decimal("0.02")
     """None: the cloud has no object storage."""
     egress_per_gib: Money = Decimal("0.05")
+    carbon_g_per_kwh: Quantity | None = None
     guarantees: tuple[GuaranteeTerm, ...] = ()
     offer_validity_seconds: Annotated[int, Field(gt=0)] = 900
     quotas: Quotas = Quotas()

@@ -16,9 +16,10 @@ from agency.relocation.workshop import Workshop
 from agency.running import _society
 from descriptors.application import Application
 from descriptors.base import Document
+from descriptors.comparison import Comparison
 from descriptors.deployment import Deployment
 from descriptors.messages import Action, Request
-from descriptors.sla import Agreement, Comparison
+from descriptors.sla import Agreement
 from tests.agency.toys import Cloud
 
 D = TypeVar("D", bound=Document)

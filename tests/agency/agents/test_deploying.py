@@ -10,16 +10,17 @@ import httpx
 import pytest
 from blake3 import blake3
 
-from agency import janitor
+from agency import janitor, records
 from agency.agents import addresses, vendor
 from agency.agents.mediator import live_deployment
 from agency.messaging.request import ask
 from agency.problems import AgencyError
 from descriptors.application import Application, File
 from descriptors.base import new_id, utc_now
+from descriptors.comparison import Comparison
 from descriptors.deployment import Deployment
 from descriptors.messages import Request
-from descriptors.sla import Agreement, Comparison, Offer
+from descriptors.sla import Agreement, Offer
 from tests.agency.agents.conftest import Society
 from tests.agency.toys import Cloud, notebook
 
@@ -122,6 +123,36 @@ async def test_accepting_twice_gives_the_same_agreement(society: Society) -> Non
     again = await society.request("accept", chosen.id, Agreement)
     assert both == [again, again]
     assert len(await society.workshop.store.all(Agreement)) == 1
+
+
+async def test_an_offer_that_is_not_stood_by_is_remembered(society: Society, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A vendor that forgets its offer before it expires has that in its record, and comes later the next time."""
+    chosen = (await society.submit(notebook())).chosen
+
+    async def forgotten(_: object, offer_id: str) -> None:
+        assert offer_id == chosen.id
+
+    persistence = society.workshop.modules[chosen.vendor].services.persistence
+    with monkeypatch.context() as forgetful:
+        forgetful.setattr(type(persistence), "proposal", forgotten)
+        with refusal("not-offered"):
+            await society.request("accept", chosen.id, Agreement)
+    found = await records.records(society.workshop.store)
+    assert [(i.about, i.code) for i in found[chosen.vendor].incidents] == [(chosen.id, "not-stood-by")]
+    row = next(row for row in (await society.submit(notebook())).rows if row.vendor == chosen.vendor)
+    (criterion,) = (c for c in row.criteria if c.attribute == "record")
+    assert (criterion.value, criterion.utility < 1) == ("1 of 1 agreements broken", True)
+
+
+async def test_a_vendor_that_lets_a_deployment_fail_has_it_in_its_record(society: Society) -> None:
+    """An agreement is counted, and so is that nothing could be deployed under it because its vendor was away."""
+    chosen = (await society.submit(notebook())).chosen
+    await society.request("accept", chosen.id, Agreement)
+    society.clouds[chosen.vendor].away = True
+    with refusal("vendor-unavailable"):
+        await society.request("deploy", "notes")
+    record = (await records.records(society.workshop.store))[chosen.vendor]
+    assert (record.agreements, record.broken, record.incidents[0].code) == (1, 1, "failed-to-deliver")
 
 
 async def test_one_agreement_at_a_time(society: Society) -> None:

@@ -17,10 +17,11 @@ from agency.relocation.migrators import migrators
 from agency.relocation.workshop import Output, Run, mark_cancelled
 from agency.store.models import TokenRow
 from descriptors.application import Application
+from descriptors.comparison import Comparison
 from descriptors.deployment import Deployment
 from descriptors.documents import digest
 from descriptors.relocation import RelocationPlan, RelocationReceipt, Task
-from descriptors.sla import Agreement, Comparison
+from descriptors.sla import Agreement
 from tests.agency.agents.conftest import Society
 from tests.agency.toys import notebook
 
