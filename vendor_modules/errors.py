@@ -19,6 +19,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+
 
 class VendorError(Exception):
     """A provider did not do what was asked.
@@ -113,3 +117,48 @@ class ResourceFailed(VendorError):
 
 class ProtocolError(VendorError):
     """The provider answered something that makes no sense."""
+
+
+_BY_STATUS: dict[int, type[VendorError]] = {
+    401: Unauthorized,
+    402: QuotaExceeded,
+    403: Forbidden,
+    404: NotFound,
+    405: Unsupported,
+    408: TimedOut,
+    409: Conflict,
+    410: NotFound,
+    412: Conflict,
+    413: QuotaExceeded,
+    420: Throttled,
+    429: Throttled,
+    501: Unsupported,
+    504: TimedOut,
+    507: QuotaExceeded,
+}
+
+
+def by_status(
+    status: int, words: str, headers: Mapping[str, str] | None = None, *, meant: type[VendorError] | None = None
+) -> VendorError:
+    """The error that an HTTP status stands for (RFC 9110), unless the provider's own code says what is ``meant``;
+    ``headers``, in small letters, tell when to come back."""
+    retry_after = (headers or {}).get("retry-after", "")
+    kind = meant or _BY_STATUS.get(status)
+    if kind is Throttled or status in (420, 429) or (retry_after and status in (413, 503)):
+        return Throttled(words, retry_after=seconds(retry_after))
+    if kind is None and status >= 500:
+        kind = Unavailable
+    if kind is None:
+        kind = InvalidRequest if status >= 400 else ProtocolError
+    return kind(words)
+
+
+def seconds(retry_after: str) -> float:
+    """What a ``Retry-After`` header says, in seconds from now: a number or a date (RFC 9110); 1 if it says nothing."""
+    if retry_after.isascii() and retry_after.isdigit():
+        return float(retry_after[:9])
+    try:
+        return max(0.0, (parsedate_to_datetime(retry_after) - datetime.now(UTC)).total_seconds())
+    except (ValueError, TypeError, OverflowError):
+        return 1.0

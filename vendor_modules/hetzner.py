@@ -54,9 +54,10 @@ from vendor_modules.errors import (
     Unavailable,
     Unsupported,
     VendorError,
+    by_status,
 )
 from vendor_modules.labels import KEY, NAME, name_for, packed, unpacked
-from vendor_modules.libcloud.errors import by_status, translate
+from vendor_modules.libcloud.errors import translate
 from vendor_modules.module import HttpSettings, ModuleSettings, Proof, VendorModule
 from vendor_modules.resources import (
     Address,

@@ -13,8 +13,6 @@ from abc import abstractmethod
 from base64 import b64encode
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from functools import cache
 from typing import Any, ClassVar, TypeVar
 from urllib.parse import quote
@@ -26,18 +24,13 @@ from pydantic import AnyHttpUrl, ValidationError
 from descriptors.deployment import Kind
 from vendor_modules.capabilities import destroy
 from vendor_modules.errors import (
-    Conflict,
-    Forbidden,
     InvalidRequest,
     NotFound,
     ProtocolError,
-    QuotaExceeded,
-    Throttled,
     TimedOut,
-    Unauthorized,
     Unavailable,
-    Unsupported,
     VendorError,
+    by_status,
 )
 from vendor_modules.module import HttpSettings, ModuleSettings, VendorModule
 from vendor_modules.resources import Key, Resource
@@ -51,20 +44,6 @@ LARGEST_ANSWER = 32 * 1024 * 1024
 LONGEST_WORDS = 500
 """Characters of a provider's words that are told: some answer with a whole page of HTML."""
 CHUNK = 1024 * 1024
-
-_BY_STATUS: dict[int, type[VendorError]] = {
-    401: Unauthorized,
-    402: QuotaExceeded,
-    403: Forbidden,
-    404: NotFound,
-    405: Unsupported,
-    408: TimedOut,
-    409: Conflict,
-    410: NotFound,
-    413: QuotaExceeded,
-    501: Unsupported,
-    507: QuotaExceeded,
-}
 
 
 class EndpointSettings(HttpSettings):
@@ -197,16 +176,8 @@ class HttpModule(VendorModule):
         return self._meant(response, code, words)
 
     def _meant(self, response: httpx.Response, code: str, words: str) -> VendorError:
-        status = response.status_code
-        detail = " ".join(words.split())[:LONGEST_WORDS] or f"HTTP status {status}"
-        kind = self.by_code.get(code) or _BY_STATUS.get(status)
-        if status in (420, 429) or kind is Throttled or (status == 503 and "retry-after" in response.headers):
-            return Throttled(detail, retry_after=seconds(response.headers.get("retry-after", "")))
-        if kind is not None:
-            return kind(detail)
-        if status >= 500:
-            return Unavailable(detail)
-        return InvalidRequest(detail) if status >= 400 else ProtocolError(f"unexpected HTTP status {status}")
+        detail = " ".join(words.split())[:LONGEST_WORDS] or f"HTTP status {response.status_code}"
+        return by_status(response.status_code, detail, response.headers, meant=self.by_code.get(code))
 
     def _translate(self, error: Exception) -> VendorError | None:
         if isinstance(error, httpx.TimeoutException):
@@ -231,16 +202,6 @@ def segment(identifier: str) -> str:
     if identifier in ("", ".", ".."):
         raise NotFound(f"there is nothing with the id {identifier!r}")
     return quote(identifier, safe="")
-
-
-def seconds(retry_after: str) -> float:
-    """What a ``Retry-After`` header says, in seconds from now: a number or a date (RFC 9110); 1 if it says nothing."""
-    if retry_after.isascii() and retry_after.isdigit():
-        return float(retry_after[:9])
-    try:
-        return max(0.0, (parsedate_to_datetime(retry_after) - datetime.now(UTC)).total_seconds())
-    except (ValueError, TypeError, OverflowError):
-        return 1.0
 
 
 @contextmanager

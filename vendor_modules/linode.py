@@ -12,7 +12,7 @@ from libcloud.compute.base import NodeLocation
 from libcloud.compute.drivers.linode import LinodeNodeDriverV4
 
 from vendor_modules.abilities import Ability, Requirement
-from vendor_modules.errors import VendorError
+from vendor_modules.errors import VendorError, by_status
 from vendor_modules.libcloud import (
     Driver,
     LibcloudFirstBoot,
@@ -22,7 +22,7 @@ from vendor_modules.libcloud import (
     LibcloudVolumes,
     account,
 )
-from vendor_modules.libcloud.errors import by_status, words
+from vendor_modules.libcloud.errors import words
 from vendor_modules.module import Proof
 from vendor_modules.resources import Key, MachineSpec, Status, VolumeSpec
 from vendor_modules.services.credentials import Credentials

@@ -24,6 +24,7 @@ from vendor_modules.errors import (
     Unavailable,
     Unsupported,
     VendorError,
+    seconds,
 )
 from vendor_modules.protocols.deltacloud import DeltacloudModule
 from vendor_modules.resources import Network, Status
@@ -104,7 +105,7 @@ async def test_busy_with_a_date_is_throttled(server, module):
 @pytest.mark.parametrize(("text", "wait"), [("7", 7), ("", 1), ("soon", 1), ("-3", 1), ("9" * 40, 999_999_999)])
 def test_retry_after_is_read(text, wait):
     """A number of seconds is taken as it is, bounded; what is neither number nor date is one second."""
-    assert http.seconds(text) == wait
+    assert seconds(text) == wait
 
 
 async def test_endless_answer_is_not_read_to_its_end(server, module, monkeypatch):

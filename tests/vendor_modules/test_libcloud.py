@@ -46,10 +46,11 @@ from vendor_modules.errors import (
     Unavailable,
     Unsupported,
     VendorError,
+    by_status,
 )
 from vendor_modules.labels import KEY, NAME
 from vendor_modules.libcloud import LibcloudModule, LibcloudPower, LibcloudSettings
-from vendor_modules.libcloud.errors import by_status, translate
+from vendor_modules.libcloud.errors import translate
 from vendor_modules.module import Proof
 from vendor_modules.resources import MachineSpec, Status
 from vendor_modules.services.credentials import PasswordCredentials

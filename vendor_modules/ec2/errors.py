@@ -15,8 +15,8 @@ from vendor_modules.errors import (
     Unavailable,
     Unsupported,
     VendorError,
+    by_status,
 )
-from vendor_modules.libcloud.errors import by_status
 
 _KINDS: tuple[tuple[str, type[VendorError]], ...] = (
     # the first that fits counts; https://docs.aws.amazon.com/AWSEC2/latest/APIReference/errors-overview.html
@@ -50,8 +50,4 @@ def refusal(code: str, message: str, status: int, retry_after: str = "") -> Vend
     if _IN_REQUEST.match(code):
         return InvalidRequest(told)
     kind = next((kind for pattern, kind in _KINDS if re.search(pattern, code)), None)
-    if kind is None:
-        return by_status(status, told, {"retry-after": retry_after} if retry_after else None)
-    if kind is Throttled:
-        return by_status(429, told, {"retry-after": retry_after})
-    return kind(told)
+    return by_status(status, told, {"retry-after": retry_after}, meant=kind)

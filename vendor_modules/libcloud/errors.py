@@ -7,10 +7,8 @@ or raise a bare ``Exception``; ``requests``, ``urllib3`` and XML parsers shine t
 from __future__ import annotations
 
 import http.client
-import math
 import re
 import ssl
-from collections.abc import Mapping
 from json import JSONDecodeError
 from pathlib import Path
 from traceback import walk_tb
@@ -30,38 +28,19 @@ from lxml.etree import LxmlError
 
 from vendor_modules.errors import (
     Conflict,
-    Forbidden,
     InvalidRequest,
     NotFound,
     ProtocolError,
-    QuotaExceeded,
-    Throttled,
     TimedOut,
-    Unauthorized,
     Unavailable,
     Unsupported,
     VendorError,
+    by_status,
 )
 
 _LIBCLOUD = str(Path(libcloud.__file__).parent)
 _LONGEST = 500
 """Characters of a provider's words that are told: some answer with a whole page of HTML."""
-
-_BY_STATUS: dict[int, type[VendorError]] = {
-    401: Unauthorized,
-    403: Forbidden,
-    404: NotFound,
-    405: Unsupported,
-    408: TimedOut,
-    409: Conflict,
-    410: NotFound,
-    412: Conflict,
-    413: QuotaExceeded,
-    429: Throttled,
-    501: Unsupported,
-    504: TimedOut,
-    507: QuotaExceeded,
-}
 
 _BY_CLASS: tuple[tuple[tuple[type[BaseException], ...], type[VendorError]], ...] = (
     # the first that fits counts
@@ -81,25 +60,11 @@ _BY_CLASS: tuple[tuple[tuple[type[BaseException], ...], type[VendorError]], ...]
 )
 
 
-def by_status(status: int, words: str, headers: Mapping[str, str] | None = None) -> VendorError:
-    """The error that an HTTP status stands for; ``headers`` in small letters tell when to come back."""
-    retry_after = (headers or {}).get("retry-after", "")
-    kind = _BY_STATUS.get(status)
-    if kind is Throttled or (retry_after and status in (413, 503)):
-        return Throttled(words, retry_after=_seconds(retry_after))
-    if kind is None and status >= 500:
-        kind = Unavailable
-    if kind is None:
-        kind = InvalidRequest if status >= 400 else ProtocolError
-    return kind(words)
-
-
 def translate(error: BaseException) -> VendorError | None:
     """The error in our words; None for one that comes from nowhere near libcloud, which is a fault of ours."""
     told = words(error)
     if isinstance(error, BaseHTTPError):
-        failed = by_status(_number(error.code), told, error.headers)
-        return Throttled(told, retry_after=_seconds(error.retry_after)) if hasattr(error, "retry_after") else failed
+        return by_status(_number(error.code), told, error.headers)
     if refused := _refused(error, told):
         return refused
     for kinds, ours in _BY_CLASS:
@@ -163,11 +128,3 @@ def _number(status: object) -> int:
         return int(str(getattr(status, "value", status)))
     except ValueError:
         return 400
-
-
-def _seconds(told: object) -> float:
-    try:
-        seconds = float(str(told))
-    except ValueError:
-        return 1.0
-    return seconds if math.isfinite(seconds) and seconds > 0 else 1.0

@@ -41,12 +41,12 @@ from vendor_modules.errors import (
     NotFound,
     ProtocolError,
     QuotaExceeded,
-    Throttled,
     TimedOut,
     Unauthorized,
     Unavailable,
     Unsupported,
     VendorError,
+    by_status,
 )
 from vendor_modules.module import Content, HttpSettings, ModuleSettings, PriceSource, Proof
 from vendor_modules.resources import (
@@ -108,9 +108,9 @@ _BY_CODE: dict[str, type[VendorError]] = {
     "conflict": Conflict,
     "quota-exceeded": QuotaExceeded,
     "insufficient-storage": QuotaExceeded,
+    "too-large": InvalidRequest,
     "no-such-service": Unsupported,
 }
-_BY_STATUS: dict[int, type[VendorError]] = {401: Unauthorized, 403: Forbidden, 404: NotFound, 409: Conflict}
 
 
 _FORMATS = (DiskFormat.BUNDLE, DiskFormat.RAW, DiskFormat.QCOW2)
@@ -558,18 +558,7 @@ def _error_of(response: httpx.Response) -> VendorError:
         code, detail = str(error["code"]), str(error["message"])
     except (ValueError, KeyError, TypeError):
         code, detail = "", f"HTTP status {response.status_code}"
-    status = response.status_code
-    if status == 429 or (status == 503 and "retry-after" in response.headers):
-        return Throttled(detail, retry_after=_seconds(response.headers.get("retry-after", "")))
-    if kind := _BY_CODE.get(code) or _BY_STATUS.get(status):
-        return kind(detail)
-    if status >= 500:
-        return Unavailable(detail)
-    return InvalidRequest(detail) if status >= 400 else ProtocolError(f"unexpected HTTP status {status}")
-
-
-def _seconds(text: str) -> float:
-    return float(text) if text.isascii() and text.isdigit() else 1.0
+    return by_status(response.status_code, detail, response.headers, meant=_BY_CODE.get(code))
 
 
 def _object_of(response: httpx.Response) -> dict[str, Any]:

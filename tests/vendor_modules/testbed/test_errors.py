@@ -83,7 +83,7 @@ async def test_every_httpx_exception_is_mapped(kind: type[Exception]) -> None:
         (403, "forbidden", Forbidden),
         (403, "quota-exceeded", QuotaExceeded),
         (404, "not-found", NotFound),
-        (405, "method-not-allowed", InvalidRequest),
+        (405, "method-not-allowed", Unsupported),
         (409, "conflict", Conflict),
         (411, "length-required", InvalidRequest),
         (413, "too-large", InvalidRequest),
