@@ -23,6 +23,7 @@ from agency.clouds import Cloud, running_clouds
 from agency.events import Events
 from agency.janitor import keep_tidy
 from agency.messaging.agent import RoleAgent
+from agency.messaging.conversations import Conversations
 from agency.messaging.links import Link
 from agency.messaging.links.in_process import InProcessLink
 from agency.problems import problem_of
@@ -118,11 +119,14 @@ def make_module(vendor: str, name: str, settings: dict[str, object], given: Serv
 @asynccontextmanager
 async def _society(workshop: Workshop, link: Link, call_seconds: float) -> AsyncIterator[RoleAgent]:
     """Start the agents on the link; gives the one that speaks for the deployer."""
+    conversations = Conversations(workshop.store)
+    await conversations.load()
     agents: list[RoleAgent] = [
-        VendorAgent(link.address(addresses.vendor(name)), link, module) for name, module in workshop.modules.items()
+        VendorAgent(link.address(addresses.vendor(name)), link, module, workshop.site, conversations)
+        for name, module in workshop.modules.items()
     ]
     agents += [
-        BrokerAgent(link.address(addresses.BROKER), link, tuple(workshop.modules), workshop.store),
+        BrokerAgent(link.address(addresses.BROKER), link, workshop, conversations),
         ProvisionerAgent(link.address(addresses.PROVISIONER), link, workshop),
         RelocatorAgent(link.address(addresses.RELOCATOR), link, workshop, call_seconds),
         MediatorAgent(link.address(addresses.MEDIATOR), link, workshop, call_seconds),

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
 
 from agency.agents import addresses
 from agency.messaging.agent import RoleAgent
-from agency.messaging.contract_net import Participant, call_for_proposals
-from agency.messaging.links.in_process import InProcessLink
+from agency.messaging.bidding import Participant
+from agency.messaging.contract_net import Initiator
+from agency.messaging.conversations import Conversations
+from agency.messaging.links.in_process import DOMAIN, InProcessLink
+from agency.trust.keys import SiteKey, TrustedKeys
+from agency.trust.replays import Replays
+from agency.trust.site import Site
 from benchmarks.measuring import Figure, in_turn
 from broker.comparison import compare
 from descriptors.application import Application
@@ -18,6 +22,7 @@ from descriptors.base import new_id, utc_now
 from descriptors.cfp import CallForProposals
 from descriptors.documents import load
 from descriptors.sla import Agreement, Offer, Refusal
+from descriptors.trust import Acceptance
 from vendor_modules.proposals import propose
 from vendor_modules.resources import Catalogue, Size
 
@@ -38,38 +43,43 @@ def _call(application: Application) -> CallForProposals:
     )  # fmt: skip
 
 
-def _proposer(name: str, number: int) -> Callable[[CallForProposals], Awaitable[Offer | Refusal]]:
-    catalogue = _catalogue(number)
+class _Seller:
+    """A bidder with a catalogue, that nobody accepts anything of."""
 
-    async def answer(call: CallForProposals) -> Offer | Refusal:
-        return propose(name, call, catalogue)
+    def __init__(self, name: str, number: int) -> None:
+        self._name = name
+        self._catalogue = _catalogue(number)
 
-    return answer
+    async def propose(self, call: CallForProposals) -> Offer | Refusal:
+        """What the catalogue gives."""
+        return propose(self._name, call, self._catalogue)
 
-
-async def _never(offer: Offer) -> Agreement:
-    raise AssertionError(f"nobody accepts {offer.id} here")
+    async def accept(self, acceptance: Acceptance) -> Agreement:
+        """Never."""
+        raise AssertionError(f"nobody accepts {acceptance.offer} here")
 
 
 async def _round(count: int, application: Application) -> Figure:
-    link = InProcessLink()
+    link, key = InProcessLink(), SiteKey.generate(DOMAIN)
+    site = Site(key, TrustedKeys([(DOMAIN, key.public)]), Replays(), store=None)
     broker = RoleAgent(link.address(addresses.BROKER), link)
+    net, conversations = Initiator(broker, site, Conversations()), Conversations()
     vendors = {link.address(addresses.vendor(f"v{number}")): f"v{number}" for number in range(count)}
     agents = [broker, *(RoleAgent(jid, link) for jid in vendors)]
-    proposers = {name: _proposer(name, number) for number, name in enumerate(vendors.values())}
+    sellers = {name: _Seller(name, number) for number, name in enumerate(vendors.values())}
     for agent, name in zip(agents[1:], vendors.values(), strict=True):
-        Participant.install(agent, proposers[name], _never)
+        Participant(agent, sellers[name], site, conversations)
     for agent in agents:
         await agent.start()
 
     async def ours() -> None:
         call = _call(application)
-        answers = await call_for_proposals(broker, call, vendors)
-        compare(call, answers, utc_now())
+        heard = await net.ask(call.id, dict.fromkeys(vendors, call), call.reply_by)
+        compare(call, {vendors[jid]: each.answer for jid, each in heard.items()}, utc_now())
 
     async def bare() -> None:
         call = _call(application)
-        compare(call, {name: await answer(call) for name, answer in proposers.items()}, utc_now())
+        compare(call, {name: await seller.propose(call) for name, seller in sellers.items()}, utc_now())
 
     try:
         return await in_turn(f"Contract Net, {count} vendors", ours, "the decisions alone", bare, 7)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from spade.message import Message
 
 from agency.agents import addresses
 from agency.messaging.agent import RoleAgent
-from agency.messaging.contract_net import accept, call_for_proposals
+from agency.messaging.contract_net import Initiator
+from agency.messaging.conversations import Conversations
 from agency.messaging.links import Link
 from agency.messaging.request import Responder
 from agency.problems import refuse
 from agency.records import records
-from agency.store.store import Store
+from agency.relocation.workshop import Workshop
 from broker.comparison import compare
 from descriptors.base import utc_now
 from descriptors.cfp import CallForProposals
@@ -22,32 +23,46 @@ from descriptors.sla import Agreement, Offer
 class BrokerAgent(RoleAgent):
     """Asked with a call for proposals, it answers with a comparison; asked with an offer, it accepts that offer."""
 
-    def __init__(self, jid: str, link: Link, vendors: Sequence[str], store: Store) -> None:
-        """``vendors``: the names of all vendors there are; ``store`` has their records."""
+    def __init__(self, jid: str, link: Link, workshop: Workshop, conversations: Conversations) -> None:
+        """Asks the vendors whose modules are in the workshop."""
         super().__init__(jid, link)
-        self._store = store
-        self._vendors = tuple(vendors)
+        self._workshop = workshop
+        self._net = Initiator(self, workshop.site, conversations, self._came_late)
 
     async def setup(self) -> None:
-        """Answer requests."""
+        """Answer requests, and go on with what an earlier process left."""
         Responder.install(self, {CallForProposals: self.compare, Offer: self.accept})
+        self._net.take_up()
 
     async def compare(self, call: CallForProposals) -> Comparison:
         """Ask the vendors and weigh their answers."""
-        asked = call.vendors or self._vendors
-        if unknown := set(asked) - set(self._vendors):
-            raise refuse(
-                "unknown-vendor",
-                f"there is no vendor {', '.join(sorted(unknown))}; there are: {', '.join(self._vendors) or 'none'}",
-                "name one of them",
-            )
-        answers = await call_for_proposals(self, call, {self._at(name): name for name in asked})
-        return compare(call, answers, utc_now(), records=await records(self._store))
+        vendors = {self._at(name): name for name in self._asked(call)}
+        async with self._net.calling(call, vendors):
+            heard = await self._net.ask(call.id, dict.fromkeys(vendors, call), call.reply_by)
+            await self._net.stand(call.id, heard)
+        answers = {vendors[jid]: each.answer for jid, each in heard.items()}
+        return compare(call, answers, utc_now(), records=await records(self._workshop.store))
 
     async def accept(self, offer: Offer) -> Agreement:
         """Accept an offer on the deployer's behalf."""
-        others = [self._at(name) for name in self._vendors if name != offer.vendor]
-        return await accept(self, offer, self._at(offer.vendor), others)
+        return await self._net.accept(offer, self._at(offer.vendor))
+
+    def _asked(self, call: CallForProposals) -> tuple[str, ...]:
+        known = tuple(self._workshop.modules)
+        if unknown := set(call.vendors) - set(known):
+            raise refuse(
+                "unknown-vendor",
+                f"there is no vendor {', '.join(sorted(unknown))}; there are: {', '.join(known) or 'none'}",
+                "name one of them",
+            )
+        return call.vendors or known
+
+    async def _came_late(self, message: Message) -> None:
+        """Tell in the application's history of an answer that was not used."""
+        call = await self._workshop.store.find(CallForProposals, message.thread or "")
+        if call is not None:
+            text = f"{message.sender.local.removeprefix('vendor-')} answered {call.id} too late"
+            await self._workshop.events.happened(call.application, "late", text)
 
     def _at(self, vendor: str) -> str:
         return self.link.address(addresses.vendor(vendor))

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from agency.messaging.agent import RoleAgent
-from agency.messaging.contract_net import Participant
+from agency.messaging.bidding import Participant
+from agency.messaging.conversations import Conversations
 from agency.messaging.links import Link
 from agency.problems import refuse
+from agency.trust.site import Site
 from descriptors.base import utc_now
 from descriptors.cfp import CallForProposals
 from descriptors.documents import digest
 from descriptors.resources import Reason
 from descriptors.sla import Agreement, Offer, Refusal
+from descriptors.trust import Acceptance
 from vendor_modules.capabilities import capabilities
 from vendor_modules.module import VendorModule
 
@@ -30,13 +33,11 @@ def _needed(call: CallForProposals) -> list[str]:
 class VendorAgent(RoleAgent):
     """Answers calls with its module's proposals and stands by them until they expire."""
 
-    def __init__(self, jid: str, link: Link, module: VendorModule) -> None:
+    def __init__(self, jid: str, link: Link, module: VendorModule, site: Site, conversations: Conversations) -> None:
+        """``site`` lets it sign what it offers."""
         super().__init__(jid, link)
         self.module = module
-
-    async def setup(self) -> None:
-        """Take part in Contract Nets."""
-        Participant.install(self, self.propose, self.accept)
+        Participant(self, self, site, conversations)
 
     async def propose(self, call: CallForProposals) -> Offer | Refusal:
         """The module's proposal; a refusal where the module cannot do what deploying takes, however cheap it is."""
@@ -52,10 +53,10 @@ class VendorAgent(RoleAgent):
         )
         return Refusal(call=call.id, vendor=self.module.vendor, reasons=(reason,))
 
-    async def accept(self, offer: Offer) -> Agreement:
+    async def accept(self, acceptance: Acceptance) -> Agreement:
         """Turn an offer that was accepted into an agreement; refuses what it never offered, and what has expired."""
-        remembered = await self.module.services.persistence.proposal(offer.id)
-        if remembered is None or digest(remembered) != digest(offer):
+        offer = await self.module.services.persistence.proposal(acceptance.offer)
+        if offer is None or digest(offer) != acceptance.offer_digest:
             raise refuse("not-offered", f"{self.module.vendor} never made this offer", "ask for new offers")
         if offer.expires <= utc_now():
             raise refuse("expired", f"offer {offer.id} expired at {offer.expires:%H:%M:%S %Z}", "ask for new offers")

@@ -1,10 +1,13 @@
-"""FIPA-ACL messages (SC00061G) on SPADE: the parameters travel as metadata, the content is one of our documents."""
+"""FIPA-ACL messages (SC00061G) on SPADE: the parameters travel as metadata, the content is one of our documents.
+
+What an initiator says has a ``reply-with``, and the answers to it have that as their ``in-reply-to``.
+"""
 
 from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
-from typing import TypeVar, overload
+from typing import NamedTuple, TypeVar, overload
 
 from spade.message import Message
 
@@ -26,6 +29,7 @@ class Performative(StrEnum):
     REFUSE = "refuse"
     ACCEPT_PROPOSAL = "accept-proposal"
     REJECT_PROPOSAL = "reject-proposal"
+    CANCEL = "cancel"
     REQUEST = "request"
     AGREE = "agree"
     INFORM = "inform"
@@ -36,12 +40,59 @@ class Performative(StrEnum):
 class Protocol(StrEnum):
     """The interaction protocols we speak."""
 
-    CONTRACT_NET = "fipa-contract-net"
+    CONTRACT_NET = "fipa-iterated-contract-net"
     REQUEST = "fipa-request"
 
 
 class NotUnderstood(Exception):
     """The message is not one that this agent can act on; the text says why."""
+
+
+class Said(NamedTuple):
+    """The part of a message that is the same each time it is said."""
+
+    performative: Performative
+    language: str
+    """``json``: the body is a document; ``jose``: a signed one (JWS, compact)."""
+    body: str
+
+
+def saying(performative: Performative, content: Document | None = None) -> Said:
+    """A document as it is said unsigned; nothing, if there is none."""
+    return Said(performative, "json", "" if content is None else documents.dump(content, Form.JSON))
+
+
+def message_of(
+    said: Said,
+    to: str,
+    protocol: Protocol,
+    conversation: str,
+    *,
+    reply_by: datetime | None = None,
+    reply_with: str | None = None,
+    in_reply_to: str | None = None,
+) -> Message:
+    """A message ready to send; the sender is filled in by the agent that sends it."""
+    metadata = {
+        "performative": said.performative.value,
+        "protocol": protocol.value,
+        "ontology": ONTOLOGY,
+        "language": said.language,
+        "conversation-id": conversation,
+    }
+    if reply_by is not None:
+        metadata["reply-by"] = reply_by.isoformat()
+    if reply_with is not None:
+        metadata["reply-with"] = reply_with
+    if in_reply_to is not None:
+        metadata["in-reply-to"] = in_reply_to
+    return Message(to=to, body=said.body, thread=conversation, metadata=metadata)
+
+
+def reply_to(message: Message, said: Said) -> Message:
+    """A reply in the same conversation."""
+    protocol, asked = Protocol(message.get_metadata("protocol")), message.get_metadata("reply-with")
+    return message_of(said, str(message.sender), protocol, message.thread, in_reply_to=asked)
 
 
 def compose(
@@ -52,24 +103,18 @@ def compose(
     content: Document | None = None,
     reply_by: datetime | None = None,
 ) -> Message:
-    """A message ready to send; the sender is filled in by the agent that sends it."""
-    metadata = {
-        "performative": performative.value,
-        "protocol": protocol.value,
-        "ontology": ONTOLOGY,
-        "language": "json",
-        "conversation-id": conversation,
-    }
-    if reply_by is not None:
-        metadata["reply-by"] = reply_by.isoformat()
-    body = "" if content is None else documents.dump(content, Form.JSON)
-    return Message(to=to, body=body, thread=conversation, metadata=metadata)
+    """A message with an unsigned document, or without any."""
+    return message_of(saying(performative, content), to, protocol, conversation, reply_by=reply_by)
 
 
 def answer(message: Message, performative: Performative, content: Document | None = None) -> Message:
-    """A reply in the same conversation."""
-    protocol = Protocol(message.get_metadata("protocol"))
-    return compose(str(message.sender), performative, protocol, message.thread, content)
+    """A reply with an unsigned document, or without any."""
+    return reply_to(message, saying(performative, content))
+
+
+def said_in(message: Message) -> Said:
+    """What a message says, to be kept; :class:`NotUnderstood` if its performative is none of ours."""
+    return Said(performative_of(message), message.get_metadata("language") or "", message.body or "")
 
 
 def performative_of(message: Message) -> Performative:

@@ -1,170 +1,517 @@
-"""FIPA Contract Net (SC00029H), initiator's and participant's side.
+"""FIPA Iterated Contract Net (SC00030H), the initiator's side: how the broker calls, and settles with one vendor.
 
-The initiator calls for proposals and stops waiting when all have answered or the deadline has passed. Acceptance is
-separate and comes when the deployer has decided: in the same conversation, whose id is the call's.
+A round ends when all have answered, at its deadline at the latest. Who missed the last deadline is asked, and not
+waited for until it answers again. Acceptance is separate and comes when the deployer has decided: in the same
+conversation, whose id is the call's.
+
+At most one agreement comes of a call, and both sides know of it. An acceptance is written down before it is sent, and
+repeated until it is answered. Where the offer expires before that, it is withdrawn by a ``cancel``, which is repeated
+until the vendor has heard it; a vendor that had agreed ends its agreement then.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
-from typing import TypeVar
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
 
-import structlog
 from spade.message import Message
 
-from agency.messaging.acl import NotUnderstood, Performative, Protocol, answer, compose, content_of, performative_of
-from agency.messaging.agent import RoleAgent
-from agency.messaging.request import result_in
+from agency.messaging.acl import (
+    NotUnderstood,
+    Performative,
+    Protocol,
+    Said,
+    content_of,
+    message_of,
+    performative_of,
+    said_in,
+    saying,
+)
+from agency.messaging.agent import Job, RoleAgent
+from agency.messaging.conversations import Asked, Conversation, Conversations, Kept, State, repeating, reply_with
+from agency.messaging.speech import Speech
 from agency.problems import AgencyError, problem_of, refuse
-from descriptors.base import Document, utc_now
+from agency.trust.signing import Untrusted
+from agency.trust.site import Site
+from descriptors.base import Document, new_id, utc_now
 from descriptors.cfp import CallForProposals
+from descriptors.documents import digest
 from descriptors.messages import Problem
 from descriptors.resources import Reason
 from descriptors.sla import Agreement, Offer, Refusal
-
-log = structlog.get_logger("agency")
+from descriptors.trust import Acceptance
 
 Answer = Offer | Refusal | Reason
 
-D = TypeVar("D", bound=Document)
-_SAID_WITH: Mapping[type[Document], Performative] = {
-    Offer: Performative.PROPOSE,
-    Refusal: Performative.REFUSE,
-    Agreement: Performative.INFORM,
-}
-
 SETTLE_WITHIN = 30.0
-"""Seconds in which a vendor must answer an acceptance."""
+"""Seconds that who asks for an acceptance waits for the vendor's answer. The acceptance goes on after that."""
+OVERDUE_ROUNDS = 100
+"""Rounds whose late answers are still told from those that come twice."""
+WITHDRAW_WITHIN = timedelta(days=7)
+"""How long a vendor that cannot be reached is told that an acceptance is withdrawn."""
+_ACCEPTANCE, _CALL, _CANCEL = Asked(1, 1), Asked(0, 1), Asked(3, 1)
 
 
-class Participant:
-    """The vendor's side: proposes or refuses, and stands by what it proposed."""
+class Heard(NamedTuple):
+    """What came of asking a vendor, and when."""
+
+    answer: Answer
+    at: datetime
+    said: Said | None = None
+    """An offer as the vendor said it."""
+
+
+_UNREAD = Heard(Reason(code="no-answer", message="has not been read yet"), datetime.min.replace(tzinfo=UTC))
+
+
+class _Settlement(NamedTuple):
+    """An acceptance under way."""
+
+    call: str
+    peer: str
+    application: str
+    outcome: asyncio.Future[Agreement]
+
+
+class Initiator:
+    """Asks vendors in rounds, and settles with at most one a call."""
 
     def __init__(
         self,
         agent: RoleAgent,
-        propose: Callable[[CallForProposals], Awaitable[Offer | Refusal]],
-        accept: Callable[[Offer], Awaitable[Agreement]],
+        site: Site,
+        conversations: Conversations,
+        late: Callable[[Message], Job | None] = lambda _: None,
     ) -> None:
-        """``propose`` answers a call; ``accept`` turns an accepted offer into an agreement, or raises."""
+        """Speaks in the agent's name; ``site`` lets it sign. ``late`` is told of each answer that came when its round
+        was over."""
         self._agent = agent
-        self._propose = propose
-        self._accept = accept
+        self._name = str(agent.jid)
+        self._speech = Speech(self._name, site)
+        self._conversations = conversations
+        self._late = late
+        self._missed: set[str] = set()
+        self._overdue: OrderedDict[tuple[str, str], set[str]] = OrderedDict()
+        self._settling: dict[str, _Settlement] = {}
+        agent.take_part(Protocol.CONTRACT_NET, self._unawaited)
 
-    @classmethod
-    def install(
-        cls,
-        agent: RoleAgent,
-        propose: Callable[[CallForProposals], Awaitable[Offer | Refusal]],
-        accept: Callable[[Offer], Awaitable[Agreement]],
+    def take_up(self) -> None:
+        """Go on with what an earlier process left: finish its acceptances, cancel its calls, which nobody waits for."""
+        for left in self._conversations.open(self._name):
+            if left.state == "accepting":
+                self._settle(self._offer_in(left), left.peer, self._carried_through(left, sent_before=True))
+            elif left.state == "withdrawing":
+                self._agent.work(self._withdrawn(left))
+            elif left.said is not None:
+                self._agent.work(self._cancelled(left, left.said.body.split()))
+
+    # --- calling ---
+
+    @asynccontextmanager
+    async def calling(self, call: CallForProposals, vendors: Iterable[str]) -> AsyncIterator[None]:
+        """Around all rounds of a call to these vendors (JIDs). Should the process die meanwhile, the next one cancels
+        the call."""
+        conversation = Conversation(
+            self._name, call.id, "", "initiator", Protocol.CONTRACT_NET, "calling", _CALL, call.reply_by,
+            expires=call.reply_by, said=Said(Performative.CFP, "json", " ".join(vendors)),
+        )  # fmt: skip
+        await self._conversations.keep([conversation])
+        yield
+        await self._conversations.end(conversation)
+
+    async def ask(
+        self, call: str, wanted: Mapping[str, Document], reply_by: datetime, number: int = 1
+    ) -> dict[str, Heard]:
+        """One round: tell each vendor (JID) what is wanted of it; what came of each, by JID, in the same order.
+
+        Ends when all have answered, at the latest at ``reply_by``; for the silent there is a reason that says so.
+        ``number``: of the round, from 1.
+        """
+        messages = _cfps(call, wanted, reply_by, number)
+        round_ = _Round(reply_with(Performative.CFP, number), wanted, self._missed, self._speech, self._unawaited)
+        async with repeating(self._agent, call, round_.on_message, lambda: map(messages.get, round_.unanswered())):
+            for jid, message in messages.items():
+                try:
+                    await self._agent.send(message)
+                except AgencyError as error:
+                    round_.settle(jid, _reason(error.problem))
+            await round_.over(reply_by)
+        silent = set(round_.unanswered())
+        self._missed = (self._missed | silent) - round_.heard.keys()
+        if silent:
+            self._overdue[call, round_.name] = silent
+            if len(self._overdue) > OVERDUE_ROUNDS:
+                self._overdue.popitem(last=False)
+        return round_.result()
+
+    async def stand(self, call: str, heard: Mapping[str, Heard]) -> None:
+        """Keep the offers (by JID) as the ones that may be accepted."""
+        standing = [
+            Conversation(
+                self._name, call, jid, "initiator", Protocol.CONTRACT_NET, "offered", _CALL, each.answer.expires,
+                expires=each.answer.expires, heard=each.said,
+            )
+            for jid, each in heard.items() if isinstance(each.answer, Offer)
+        ]  # fmt: skip
+        await self._conversations.keep(standing)
+
+    async def cancel(self, call: str, vendors: Iterable[str]) -> None:
+        """Tell the vendors (JIDs) that nothing more comes of a call: they forget their offers."""
+        await self._tell(call, vendors, Performative.CANCEL)
+
+    def _unawaited(self, message: Message) -> Job | None:
+        """What no round waits for: a late answer, or one that came in time, once more. Who sent it is there again, and
+        is waited for the next time."""
+        jid, name = message.sender.bare, message.get_metadata("in-reply-to") or ""
+        self._missed.discard(jid)
+        silent = self._overdue.get((message.thread or "", name), set())
+        if jid not in silent:
+            return None
+        silent.remove(jid)
+        return self._late(message)
+
+    async def _cancelled(self, left: Conversation, vendors: Iterable[str]) -> None:
+        await self.cancel(left.id, vendors)
+        await self._conversations.end(left)
+
+    async def _tell(self, call: str, vendors: Iterable[str], performative: Performative) -> None:
+        """Say something to each, once: to tell them is a courtesy, as what they offered expires by itself."""
+        for jid in vendors:
+            said, name = saying(performative), reply_with(performative)
+            try:
+                await self._agent.send(message_of(said, jid, Protocol.CONTRACT_NET, call, reply_with=name))
+            except AgencyError as error:
+                self._agent.log.info("not told", peer=jid, what=performative.value, error=str(error))
+
+    # --- settling ---
+
+    async def accept(self, offer: Offer, jid: str) -> Agreement:
+        """Accept the offer of the vendor at ``jid``; the other bidders are told that they were not chosen.
+
+        Accepting an offer again gives the same agreement. :class:`AgencyError` when the vendor does not stand by its
+        offer, and when it does not answer soon (``no-answer``): then it is still being told, and the same offer may be
+        accepted again to learn of the outcome.
+        """
+        outcome = self._outcome(offer, jid) or self._settle(offer, jid, self._accepted(offer, jid))
+        done, _ = await asyncio.wait({outcome}, timeout=SETTLE_WITHIN)
+        if not done:
+            raise refuse(
+                "no-answer",
+                f"{jid} does not answer; it is told until {offer.expires:%H:%M:%S %Z} that its offer is accepted",
+                "accept the same offer again to learn what came of it; another can be accepted when it has expired",
+            )
+        return outcome.result()
+
+    def _outcome(self, offer: Offer, jid: str) -> asyncio.Future[Agreement] | None:
+        """What an acceptance of this offer that is under way comes to. Refused while another one of the same
+        application is under way: nobody knows yet what comes of that."""
+        for each in self._settling.values():
+            if each.application == offer.application and (each.call, each.peer) != (offer.call, jid):
+                raise _settling_elsewhere(each.peer)
+        settlement = self._settling.get(offer.call)
+        return settlement and settlement.outcome
+
+    def _settle(self, offer: Offer, jid: str, acceptance: Coroutine[Any, Any, Agreement]) -> asyncio.Future[Agreement]:
+        """Do it beside everything else: it goes on when nobody waits for it any more."""
+        outcome = asyncio.get_running_loop().create_future()
+
+        async def settle() -> None:
+            try:
+                outcome.set_result(await acceptance)
+            except Exception as error:  # noqa: BLE001 - for whoever waits
+                outcome.set_exception(error)
+                outcome.exception()  # seen, even if nobody does
+            finally:
+                outcome.cancel()
+                del self._settling[offer.call]
+
+        self._settling[offer.call] = _Settlement(offer.call, jid, offer.application, outcome)
+        self._agent.work(settle())
+        return outcome
+
+    async def _accepted(self, offer: Offer, jid: str) -> Agreement:
+        """Begin an acceptance and carry it through; the agreement there is, if the offer was accepted before."""
+        known = await self._conversations.find(self._name, offer.call)
+        for each in known.values():
+            if each.state == "agreed" and each.peer == jid and (made := self._agreement_in(each)).offer == offer.id:
+                return made
+            if each.state in ("agreed", "withdrawing", "accepting"):
+                raise _settling_elsewhere(each.peer)
+        mine = known.get(jid)
+        if mine is None or mine.heard is None or self._offer_in(mine) != offer:
+            raise refuse("not-offered", f"{jid} never made this offer, or not of late", "ask for new offers")
+        if offer.expires <= utc_now():
+            raise refuse("expired", f"offer {offer.id} expired at {offer.expires:%H:%M:%S %Z}", "ask for new offers")
+        mine.asked = Asked(1, mine.asked.number + 1) if mine.asked.rank == 1 else _ACCEPTANCE
+        mine.state, mine.said = "accepting", await self._acceptance(offer, mine)
+        await self._conversations.keep([mine])
+        return await self._carried_through(mine, sent_before=False)
+
+    async def _acceptance(self, offer: Offer, conversation: Conversation) -> Said:
+        """The acceptance as it is said; it is kept as a proof, and so is the offer."""
+        assert conversation.heard is not None  # noqa: S101 - it was looked at
+        about = {"application": offer.application, "conversation": offer.call}
+        offered = await self._speech.keep(conversation.heard, Offer, **about)
+        acceptance = Acceptance(
+            id=new_id("acceptance"), application=offer.application, call=offer.call, offer=offer.id,
+            offer_digest=offered.digest, accepted=utc_now(),
+        )  # fmt: skip
+        said = self._speech.bind(
+            Performative.ACCEPT_PROPOSAL, acceptance, to=conversation.peer, expires=offer.expires,
+            answers=[offered.digest],
+        )  # fmt: skip
+        await self._speech.keep(said, Acceptance, **about)
+        return said
+
+    async def _carried_through(self, acceptance: Conversation, *, sent_before: bool) -> Agreement:
+        """Say that the offer is accepted until the vendor has answered; until the offer expires at the longest."""
+        assert acceptance.said is not None and acceptance.heard is not None  # noqa: PT018, S101
+        message = self._message(acceptance, acceptance.said, Performative.ACCEPT_PROPOSAL)
+        replies = _Replies(message)
+        async with repeating(self._agent, acceptance.id, replies.on_message, replies.unanswered):
+            try:
+                await self._agent.send(message)
+            except AgencyError:
+                if not sent_before:  # so the vendor cannot have heard of it
+                    await self._ended(acceptance, "failed")
+                    raise
+            soonest = utc_now() + timedelta(seconds=SETTLE_WITHIN) if sent_before else acceptance.expires
+            reply = await replies.first(max(soonest, acceptance.expires))
+        if reply is None:
+            await self._withdraw(acceptance)
+            raise refuse(
+                "no-answer",
+                f"{acceptance.peer} did not answer before its offer expired: the acceptance is withdrawn",
+                "ask for new offers",
+            )
+        return await self._concluded(acceptance, reply)
+
+    async def _concluded(self, acceptance: Conversation, reply: Message) -> Agreement:
+        """The agreement in the vendor's answer, kept; what is none, or about something else, leads to no agreement."""
+        try:
+            if performative_of(reply) is not Performative.INFORM:
+                problem = content_of(reply, Problem)
+                await self._ended(acceptance, "failed")
+                raise AgencyError(problem)
+            assert acceptance.said is not None  # noqa: S101
+            accepted = self._speech.recall(acceptance.said, Acceptance).digest
+            agreement = self._speech.believe(reply, Agreement, accepted).document
+            _check_about(agreement, self._offer_in(acceptance))
+        except (NotUnderstood, Untrusted) as error:
+            await self._withdraw(acceptance)
+            remedy = "take another offer"
+            raise refuse("agreement-differs", f"{acceptance.peer} confirms something else: {error}", remedy) from None
+        acceptance.heard = said_in(reply)
+        await self._speech.keep(
+            acceptance.heard, Agreement, application=agreement.application, conversation=acceptance.id
+        )
+        await self._ended(acceptance, "agreed", Kept(agreement, agreement.id, agreement.application))
+        self._agent.work(self._turn_down_others(acceptance.id))
+        return agreement
+
+    async def _turn_down_others(self, call: str) -> None:
+        known = await self._conversations.find(self._name, call)
+        others = [peer for peer, each in known.items() if each.state == "offered"]
+        await self._tell(call, others, Performative.REJECT_PROPOSAL)
+
+    async def _ended(self, acceptance: Conversation, state: State, *documents: Kept) -> None:
+        acceptance.state = state
+        await self._conversations.keep([acceptance], documents)
+
+    # --- withdrawing ---
+
+    async def _withdraw(self, acceptance: Conversation) -> None:
+        """Decide that there is no agreement, and see to it that the vendor learns of it."""
+        acceptance.state, acceptance.asked, acceptance.said = "withdrawing", _CANCEL, saying(Performative.CANCEL)
+        acceptance.expires = utc_now() + WITHDRAW_WITHIN
+        await self._conversations.keep([acceptance])
+        self._agent.work(self._withdrawn(acceptance))
+
+    async def _withdrawn(self, acceptance: Conversation) -> None:
+        assert acceptance.said is not None  # noqa: S101
+        message = self._message(acceptance, acceptance.said, Performative.CANCEL)
+        replies = _Replies(message)
+        async with repeating(self._agent, acceptance.id, replies.on_message, replies.unanswered):
+            try:
+                await self._agent.send(message)
+            except AgencyError as error:
+                self._agent.log.info("not told yet", peer=acceptance.peer, what="cancel", error=str(error))
+            if await replies.first(acceptance.expires) is None:
+                self._agent.log.error("does not know that an acceptance was withdrawn", peer=acceptance.peer)
+        await self._ended(acceptance, "cancelled")
+
+    def _message(self, conversation: Conversation, said: Said, performative: Performative) -> Message:
+        name = reply_with(performative, conversation.asked.number)
+        return message_of(
+            said, conversation.peer, Protocol.CONTRACT_NET, conversation.id, reply_by=conversation.expires,
+            reply_with=name,
+        )  # fmt: skip
+
+    # --- reading ---
+
+    def _offer_in(self, conversation: Conversation) -> Offer:
+        assert conversation.heard is not None  # noqa: S101 - until there is an agreement, an offer is what was heard
+        return self._speech.recall(conversation.heard, Offer).document
+
+    def _agreement_in(self, conversation: Conversation) -> Agreement:
+        assert conversation.heard is not None  # noqa: S101
+        return self._speech.recall(conversation.heard, Agreement).document
+
+
+class _Round:
+    """Takes the first answer of each vendor, and knows when there is nobody left to wait for."""
+
+    def __init__(
+        self,
+        name: str,
+        wanted: Mapping[str, Document],
+        missed: set[str],
+        speech: Speech,
+        unawaited: Callable[[Message], Job | None],
     ) -> None:
-        """Let the agent take part in Contract Nets."""
-        agent.take_part(Protocol.CONTRACT_NET, cls(agent, propose, accept).on_message)
+        self.name = name
+        self._speech = speech
+        self._unawaited = unawaited
+        words = {id(document): digest(document) for document in wanted.values()}
+        self._wanted = {jid: words[id(document)] for jid, document in wanted.items()}
+        self._waited = {jid for jid in self._wanted if jid not in missed} or set(self._wanted)
+        self._unread: list[tuple[Message, datetime]] = []
+        self._reader: asyncio.Task[None] | None = None
+        self._over = asyncio.Event()
+        self.heard: dict[str, Heard] = {}
+        self._check()
 
-    async def on_message(self, message: Message) -> None:
-        """Act on a call, an acceptance or a rejection."""
+    def on_message(self, message: Message) -> Job | None:
+        """Take an answer."""
+        jid, answers = message.sender.bare, message.get_metadata("in-reply-to")
+        if jid not in self._wanted or answers not in (None, self.name):
+            return self._unawaited(message)
+        if jid not in self.heard:
+            self.heard[jid] = _UNREAD
+            self._unread.append((message, utc_now()))
+            if self._reader is None:
+                self._reader = asyncio.create_task(self._read_all())
+        return None
+
+    async def _read_all(self) -> None:
+        """Read in a thread, as verifying takes most of the time, and lets go of the interpreter meanwhile; what came
+        since the last time is read together."""
+        while self._unread:
+            messages, self._unread = self._unread, []
+            answers = await asyncio.to_thread(self._read_these, [message for message, _ in messages])
+            for (message, at), answer in zip(messages, answers, strict=True):
+                said = said_in(message) if isinstance(answer, Offer) else None
+                self.heard[message.sender.bare] = Heard(answer, at, said)
+                self._waited.discard(message.sender.bare)
+            self._check()
+        self._reader = None
+
+    def _read_these(self, messages: list[Message]) -> list[Answer]:
+        return [read(message, self._speech, self._wanted[message.sender.bare]) for message in messages]
+
+    def settle(self, jid: str, reason: Reason) -> None:
+        """There will be no answer, for that reason."""
+        self.heard[jid] = Heard(reason, utc_now())
+        self._waited.discard(jid)
+        self._check()
+
+    def _check(self) -> None:
+        if not self._waited:
+            self._over.set()
+
+    async def over(self, reply_by: datetime) -> None:
+        """Wait for the end of the round; what came in time is read to the end."""
         try:
-            performative = performative_of(message)
-            if performative is Performative.CFP:
-                await self._answer(message, CallForProposals, self._propose)
-            elif performative is Performative.ACCEPT_PROPOSAL:
-                await self._answer(message, Offer, self._accept)
-            elif performative is not Performative.REJECT_PROPOSAL:
-                raise NotUnderstood(f"{performative} has no place here")
-        except NotUnderstood as error:
-            await self._agent.send(answer(message, Performative.NOT_UNDERSTOOD, problem_of(error)))
+            async with asyncio.timeout((reply_by - utc_now()).total_seconds()):
+                await self._over.wait()
+        except TimeoutError:
+            pass
+        if self._reader is not None:
+            await self._reader
 
-    async def _answer(self, message: Message, expect: type[D], act: Callable[[D], Awaitable[Document]]) -> None:
-        """Act on the message's content and send what comes of it."""
-        content = content_of(message, expect)
-        try:
-            reply = await act(content)
-        except Exception as error:  # noqa: BLE001 - the broker must hear why there is no offer, or no agreement
-            await self._agent.send(answer(message, Performative.FAILURE, problem_of(error)))
-            return
-        await self._agent.send(answer(message, _SAID_WITH[type(reply)], reply))
+    def unanswered(self) -> list[str]:
+        """Who has not answered."""
+        return [jid for jid in self._wanted if jid not in self.heard]
+
+    def result(self) -> dict[str, Heard]:
+        """What came of everybody."""
+        silent = Heard(Reason(code="no-answer", message="did not answer before the deadline"), utc_now())
+        return {jid: self.heard.get(jid, silent) for jid in self._wanted}
 
 
-class _Collector:
-    """Collects the first answer of each vendor, until all have answered."""
+class _Replies:
+    """Waits for the peer's answer to one message."""
 
-    def __init__(self, awaited: Mapping[str, str]) -> None:
-        self._awaited = awaited
-        self.answers: dict[str, Answer] = {}
-        self.complete = asyncio.Event()
+    def __init__(self, message: Message) -> None:
+        self._message = message
+        self._first: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
 
     def on_message(self, message: Message) -> None:
-        """Take the first answer of who was asked."""
-        vendor = self._awaited.get(str(message.sender.bare))
-        if vendor is None or vendor in self.answers:
-            log.warning("answer not used", sender=str(message.sender), conversation=message.thread)
-            return
-        self.answers[vendor] = _read(message)
-        if len(self.answers) == len(self._awaited):
-            self.complete.set()
+        """Take the answer: what names no message that it answers is a bounce, and no answer of the peer's."""
+        name = self._message.get_metadata("reply-with")
+        answers = message.sender.bare == self._message.to.bare and message.get_metadata("in-reply-to") == name
+        if answers and not self._first.done():
+            self._first.set_result(message)
+
+    def unanswered(self) -> list[Message]:
+        """The message, until it is answered."""
+        return [] if self._first.done() else [self._message]
+
+    async def first(self, until: datetime) -> Message | None:
+        """The answer; None if there is none until that moment."""
+        done, _ = await asyncio.wait({self._first}, timeout=max(0.0, (until - utc_now()).total_seconds()))
+        return self._first.result() if done else None
 
 
-def _read(message: Message) -> Answer:
+def _cfps(call: str, wanted: Mapping[str, Document], reply_by: datetime, number: int) -> dict[str, Message]:
+    """The messages of a round, by JID. Many are told the same, which is put into words once."""
+    words: dict[int, Said] = {}
+    messages = {}
+    for jid, document in wanted.items():
+        said = words.get(id(document)) or words.setdefault(id(document), saying(Performative.CFP, document))
+        name = reply_with(Performative.CFP, number)
+        messages[jid] = message_of(said, jid, Protocol.CONTRACT_NET, call, reply_by=reply_by, reply_with=name)
+    return messages
+
+
+def read(message: Message, speech: Speech, answering: str) -> Answer:
+    """What a vendor's answer to the document of that digest says; a reason where that is nothing that can be used."""
     try:
         performative = performative_of(message)
         if performative is Performative.PROPOSE:
-            return content_of(message, Offer)
+            return speech.believe(message, Offer, answering).document
         if performative is Performative.REFUSE:
             return content_of(message, Refusal)
-        problem = content_of(message, Problem)
-        return Reason(code=problem.code, message=problem.message[:1024])
+        return _reason(content_of(message, Problem))
+    except Untrusted as error:
+        return _reason(error.problem)
     except NotUnderstood as error:
         return Reason(code="not-understood", message=str(error)[:1024])
+    except Exception as error:  # noqa: BLE001 - whatever one vendor says, the round goes on
+        return _reason(problem_of(error))
 
 
-async def call_for_proposals(agent: RoleAgent, call: CallForProposals, vendors: Mapping[str, str]) -> dict[str, Answer]:
-    """Ask every vendor (name by JID) and return what came of each, by name.
-
-    Ends when all have answered, at the latest at the call's deadline; for the silent there is a reason that says so.
-    """
-    collector = _Collector(vendors)
-    with agent.listening(call.id, collector.on_message):
-        for jid in vendors:
-            message = compose(jid, Performative.CFP, Protocol.CONTRACT_NET, call.id, call, call.reply_by)
-            try:
-                await agent.send(message)
-            except AgencyError as error:
-                collector.answers[vendors[jid]] = Reason(code=error.problem.code, message=error.problem.message)
-        try:
-            async with asyncio.timeout(max(0.0, (call.reply_by - utc_now()).total_seconds())):
-                if len(collector.answers) < len(vendors):
-                    await collector.complete.wait()
-        except TimeoutError:
-            pass
-    silent = Reason(code="no-answer", message="did not answer before the deadline")
-    return {vendor: collector.answers.get(vendor, silent) for vendor in vendors.values()}
+def _reason(problem: Problem) -> Reason:
+    return Reason(code=problem.code, message=problem.message[:1024])
 
 
-async def accept(agent: RoleAgent, offer: Offer, jid: str, others: list[str]) -> Agreement:
-    """Accept the offer of the vendor at ``jid``; tell the other bidders that they were not chosen.
+def _settling_elsewhere(peer: str) -> AgencyError:
+    return refuse(
+        "already-accepted",
+        f"of this call, an offer of {peer} is accepted already, and no call leads to two agreements",
+        "wait until that acceptance has been answered, or ask for new offers",
+    )
 
-    Raises :class:`AgencyError` when the vendor does not stand by its offer. Accepting twice gives the same agreement.
-    """
-    reply: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
 
-    def on_message(message: Message) -> None:
-        if message.sender.bare == jid and not reply.done():
-            reply.set_result(message)
-
-    with agent.listening(offer.call, on_message):
-        await agent.send(
-            compose(jid, Performative.ACCEPT_PROPOSAL, Protocol.CONTRACT_NET, offer.call, offer, offer.expires)
-        )
-        try:
-            async with asyncio.timeout(SETTLE_WITHIN):
-                agreement = result_in(await reply, Agreement)
-        except TimeoutError:
-            remedy = "accept the offer again, or take another"
-            raise refuse("no-answer", f"{jid} does not answer", remedy) from None
-    for other in others:
-        try:
-            await agent.send(compose(other, Performative.REJECT_PROPOSAL, Protocol.CONTRACT_NET, offer.call))
-        except AgencyError as error:  # the agreement stands, whoever can be told
-            agent.log.warning("not told that another was chosen", vendor=other, error=str(error))
-    return agreement
+def _check_about(agreement: Agreement, offer: Offer) -> None:
+    """:class:`NotUnderstood` unless the agreement is about that offer, on its terms."""
+    if (agreement.offer, agreement.offer_digest, agreement.provider) != (offer.id, digest(offer), offer.vendor):
+        raise NotUnderstood("the agreement is about another offer")
+    if (agreement.price, agreement.allocations, agreement.guarantees) != (
+        offer.price, offer.allocations, offer.guarantees
+    ):  # fmt: skip
+        raise NotUnderstood("the agreement is on other terms than the offer")

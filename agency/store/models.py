@@ -163,3 +163,24 @@ class TokenRow(Row):
     issued: Mapped[datetime]
     expires: Mapped[datetime]
     token: Mapped[str] = mapped_column(Text)
+
+
+class ConversationRow(Row):
+    """Where one of our agents stands in a conversation with one peer, as far as it binds."""
+
+    __tablename__ = "conversations"
+
+    agent: Mapped[str] = mapped_column(primary_key=True)
+    id: Mapped[str] = mapped_column(primary_key=True)
+    peer: Mapped[str] = mapped_column(primary_key=True)
+    role: Mapped[str]
+    protocol: Mapped[str]
+    state: Mapped[str]
+    asked: Mapped[str]
+    """The initiator's place in it: which of its messages was the last."""
+    said: Mapped[dict[str, Any]]
+    """What the agent said last that binds it, as it was said; empty if nothing."""
+    heard: Mapped[dict[str, Any]]
+    """What the peer said last that binds it."""
+    expires: Mapped[datetime] = mapped_column(index=True)
+    """When it may be forgotten, unless it is still open."""

@@ -12,7 +12,7 @@ database. What is kept for Vendor Modules has its own doors: :class:`~agency.sto
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Generator, Mapping
+from collections.abc import AsyncIterator, Generator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from pydantic_core import to_json
-from sqlalchemy import URL, ColumnElement, delete, event, func, make_url, select, update
+from sqlalchemy import URL, ColumnElement, Executable, delete, event, func, make_url, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
@@ -124,9 +124,8 @@ class Store:
 
     async def put(self, document: Document, *, id: str, application: str | None = None) -> None:  # noqa: A002
         """Keep the document under that id, in place of any of its kind."""
-        row = _document_row(document, id, application)
-        kept = {"revision": func.coalesce(_own_revision(document), DocumentRow.revision + 1)}
-        await self.upsert(DocumentRow, row, keep=("created",), instead=kept)
+        async with self.transaction() as session:
+            await self.put_in(session, document, id=id, application=application)
 
     async def insert(self, document: Document, *, id: str, application: str | None = None) -> None:  # noqa: A002
         """Keep a document that is not there yet; :class:`AlreadyExists` if it is."""
@@ -291,17 +290,36 @@ class Store:
         *,
         by: tuple[str, ...] | None = None,
         keep: tuple[str, ...] = (),
-        instead: Mapping[str, ColumnElement[Any]] | None = None,
     ) -> None:
-        """Insert a row, or where one has the same ``by`` columns (the primary key), update all but those in ``keep``,
-        and those in ``instead`` to what is given there."""
-        index = by or tuple(column.name for column in table.__table__.primary_key)
-        changed = {name: value for name, value in values.items() if name not in (*index, *keep)} | dict(instead or {})
-        # The two databases say it in the same words, and SQLAlchemy in two classes.
-        insert = sqlite.insert(table) if self._engine.dialect.name == "sqlite" else postgresql.insert(table)
-        statement = insert.values(values).on_conflict_do_update(index_elements=index, set_=changed)
+        """Insert a row, or where one has the same ``by`` columns (the primary key), update all but those in
+        ``keep``."""
         async with self.transaction() as session:
-            await session.execute(statement)
+            await session.execute(self.upserting(table, values, by=by, keep=keep), values)
+
+    def upserting(
+        self,
+        table: type[Row],
+        columns: Iterable[str],
+        *,
+        by: tuple[str, ...] | None = None,
+        keep: tuple[str, ...] = (),
+        instead: Mapping[str, ColumnElement[Any]] | None = None,
+    ) -> Executable:
+        """What :meth:`upsert` executes, for a transaction that does more, with the values of one row or of many; the
+        columns in ``instead`` are updated to what is given there."""
+        # The two databases say it in the same words, and SQLAlchemy in two classes.
+        dialect = sqlite if self._engine.dialect.name == "sqlite" else postgresql
+        insert = dialect.insert(table.__table__)
+        index = by or tuple(column.name for column in table.__table__.primary_key)
+        changed = {name: insert.excluded[name] for name in columns if name not in (*index, *keep)}
+        statement: Executable = insert.on_conflict_do_update(index_elements=index, set_=changed | dict(instead or {}))
+        return statement
+
+    async def put_in(self, session: AsyncSession, document: Document, *, id: str, application: str | None) -> None:  # noqa: A002
+        """What :meth:`put` does, in a transaction that does more."""
+        row = _document_row(document, id, application)
+        kept = {"revision": func.coalesce(_own_revision(document), DocumentRow.revision + 1)}
+        await session.execute(self.upserting(DocumentRow, row, keep=("created",), instead=kept), row)
 
 
 class _Opening:

@@ -373,12 +373,16 @@ async def test_destroying_leaves_nothing(society: Society) -> None:
 
 
 async def test_destroying_an_agreed_application_ends_the_agreement(society: Society) -> None:
-    """What was accepted and never deployed is let go of by ``destroy``: another offer can then be accepted."""
+    """What was accepted and never deployed is let go of by ``destroy``: a new offer can then be accepted, one of the
+    same call cannot, as who made it was told that it was not chosen."""
     found = offers(await society.submit(notebook()))
     ended = await society.request("accept", found["alpha"].id, Agreement)
     assert (await society.request("destroy", "notes")).status == "destroyed"
     assert (await society.workshop.store.get(Agreement, ended.id)).state == "terminated"
-    agreement = await society.request("accept", found["beta"].id, Agreement)
+    with pytest.raises(AgencyError, match="no call leads to two agreements"):
+        await society.request("accept", found["beta"].id, Agreement)
+    again = offers(await society.submit(notebook()))
+    agreement = await society.request("accept", again["beta"].id, Agreement)
     assert (agreement.provider, agreement.state) == ("beta", "observed")
 
 

@@ -19,13 +19,19 @@ from agency.messaging.acl import (
     content_of,
     performative_of,
 )
-from agency.messaging.contract_net import _read
+from agency.messaging.contract_net import read
+from agency.messaging.speech import Speech
+from agency.trust.keys import SiteKey, TrustedKeys
+from agency.trust.replays import Replays
+from agency.trust.site import Site
 from descriptors.base import Document
 from descriptors.messages import Problem, Request
 from descriptors.resources import Reason
 from tests.descriptors.strategies import DOCUMENTS
 
 REQUEST = Request(action="deploy", subject="notes")
+SPEECH = Speech("anna@test", Site(SiteKey.generate("test"), TrustedKeys(), Replays(), store=None))
+"""Of an agent that nobody has sent anything to believe."""
 
 
 def request(**changes: str) -> Message:
@@ -112,12 +118,14 @@ def test_any_text_is_not_understood_in_words_that_can_be_sent(body: str) -> None
     message = request()
     message.body = body
     message.set_metadata("performative", "propose")
-    assert _read(message).code == "not-understood"
+    assert read(message, SPEECH, "blake3:").code == "not-understood"
+    message.set_metadata("language", "jose")
+    assert read(message, SPEECH, "blake3:").code == "malformed"
 
 
 @given(st.text(st.characters(codec="utf-8"), max_size=5000))
 def test_any_performative_gives_a_reason(word: str) -> None:
     """A performative that nobody knows, of any length and characters, becomes a reason for the comparison."""
-    found = _read(request(performative=f"x{word}"))
+    found = read(request(performative=f"x{word}"), SPEECH, "blake3:")
     assert isinstance(found, Reason)
     assert found.code == "not-understood"

@@ -1,0 +1,219 @@
+"""FIPA Iterated Contract Net (SC00030H), the participant's side: how a vendor takes part."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Protocol as Interface
+
+from spade.message import Message
+
+from agency.messaging.acl import (
+    NotUnderstood,
+    Performative,
+    Protocol,
+    Said,
+    content_of,
+    performative_of,
+    reply_to,
+    said_in,
+    saying,
+)
+from agency.messaging.agent import RoleAgent
+from agency.messaging.conversations import Asked, Conversation, Conversations, Kept, State
+from agency.messaging.speech import Speech
+from agency.problems import AgencyError, problem_of, refuse
+from agency.trust.signing import Signed, Untrusted
+from agency.trust.site import Site
+from descriptors.base import Document, utc_now
+from descriptors.cfp import CallForProposals
+from descriptors.documents import digest
+from descriptors.messages import Problem
+from descriptors.sla import Agreement, Offer, Refusal
+from descriptors.trust import Acceptance
+
+AGREEMENT_LASTS = timedelta(days=365)
+"""How long the word of an agreement is taken for fresh. The agreement itself has its own term."""
+_SAID_WITH = {Refusal: Performative.REFUSE, Problem: Performative.FAILURE}
+
+
+class Bidder(Interface):
+    """What a participant decides. Whatever these raise, the initiator hears as a ``failure``."""
+
+    async def propose(self, call: CallForProposals) -> Offer | Refusal:
+        """Answer a call."""
+
+    async def accept(self, acceptance: Acceptance) -> Agreement:
+        """Agree to an offer that was accepted, or raise. The participant keeps the agreement."""
+
+
+class Participant:
+    """Proposes or refuses, and stands by what it proposed. Does everything once, however often it is told to, and gives
+    the same answer each time."""
+
+    def __init__(self, agent: RoleAgent, bidder: Bidder, site: Site, conversations: Conversations) -> None:
+        """Takes part in the agent's name from now on; ``bidder`` decides, ``site`` lets it sign."""
+        self._agent = agent
+        self._name = str(agent.jid)
+        self._bidder = bidder
+        self._speech = Speech(self._name, site)
+        self._conversations = conversations
+        agent.take_part(Protocol.CONTRACT_NET, self.on_message)
+
+    async def on_message(self, message: Message) -> None:
+        """Act on what is new, give the same answer to what comes again, and leave aside what comes too late."""
+        try:
+            performative = performative_of(message)
+            act = self._acts.get(performative)
+            if act is None or not message.thread:
+                raise NotUnderstood(f"{performative.value} has no place here")
+            asked = Asked.by(message)
+            conversation = await self._conversation(message, asked)
+            if asked > conversation.asked:
+                conversation.asked = asked
+                await act(self, message, conversation)
+            elif asked == conversation.answered and (said := (await self._conversations.full(conversation)).said):
+                await self._say(message, said)
+        except NotUnderstood as error:
+            await self._say(message, saying(Performative.NOT_UNDERSTOOD, problem_of(error)))
+
+    async def _conversation(self, message: Message, asked: Asked) -> Conversation:
+        """The one that the message belongs to. A call is either new or so recent that memory has it; what follows a
+        call may come when only the store does."""
+        key = (self._name, str(message.thread), message.sender.bare)
+        found = self._conversations.get(key)
+        if found is None and asked.rank > 0:
+            kept = (await self._conversations.find(*key[:2])).get(key[2])
+            found = self._conversations.get(key) or kept
+        if found is None:
+            deadline = _deadline(message)
+            found = Conversation(
+                *key, "participant", Protocol.CONTRACT_NET, "answering", _NOTHING, deadline, expires=deadline
+            )
+        self._conversations.remember(found)
+        return found
+
+    async def _propose(self, message: Message, conversation: Conversation) -> None:
+        asked = conversation.asked
+        call = content_of(message, CallForProposals)
+        try:
+            answer: Document = await self._bidder.propose(call)
+        except Exception as error:  # noqa: BLE001 - the broker must hear why there is no offer
+            answer = problem_of(error)
+        if conversation.asked != asked:
+            return  # overtaken by another round, or by a cancellation
+        conversation.deadline = max(conversation.deadline, _deadline(message))
+        if isinstance(answer, Offer):
+            said = self._bind(Performative.PROPOSE, answer, conversation, answer.expires, digest(call))
+            conversation.state = "offered"
+            conversation.expires = max(conversation.expires, answer.expires)
+            await self._conversations.keep([_answered(conversation, said)])
+        else:
+            said = saying(_SAID_WITH[type(answer)], answer)
+            conversation.state = "refused" if conversation.state == "answering" else conversation.state
+            _answered(conversation, said)
+        await self._say(message, said)
+
+    async def _accept(self, message: Message, conversation: Conversation) -> None:
+        asked, before = conversation.asked, conversation.state
+        kept, after = [], before
+        try:
+            if before != "offered":
+                raise refuse("not-offered", f"there is no offer to accept: it is {before}", "ask for new offers")
+            acceptance = self._speech.believe(message, Acceptance)
+            if acceptance.document.offer_digest not in acceptance.answers:
+                raise Untrusted("wrong-answer", "it accepts another offer than it was signed in answer to")
+            agreement = await self._bidder.accept(acceptance.document)
+            said, kept, after = await self._agreed(conversation, acceptance, agreement), [_kept(agreement)], "agreed"
+        except Exception as error:  # noqa: BLE001 - the broker must hear why there is no agreement
+            said = saying(Performative.FAILURE, problem_of(error))
+        if conversation.asked != asked:
+            return  # overtaken by a cancellation
+        if before == "offered":
+            # Nothing waits until this is on its way to the store: a cancellation comes before it, or after it.
+            conversation.state = after
+            _answered(conversation, said, heard=said_in(message))
+            try:
+                await self._conversations.keep([conversation], kept)
+            except Exception as error:  # noqa: BLE001 - what cannot be kept is not agreed to
+                said, conversation.state = saying(Performative.FAILURE, problem_of(error)), before
+                _answered(conversation, said)
+        await self._say(message, said)
+
+    async def _agreed(self, conversation: Conversation, acceptance: Signed[Acceptance], agreement: Agreement) -> Said:
+        """The agreement as it is said; the proofs of how it came about are kept."""
+        until = utc_now() + AGREEMENT_LASTS
+        said = self._bind(Performative.INFORM, agreement, conversation, until, acceptance.digest)
+        about = {"application": agreement.application, "conversation": conversation.id}
+        offered = (await self._conversations.full(conversation)).said
+        if offered is not None and offered.performative is Performative.PROPOSE:
+            await self._speech.keep(offered, Offer, **about)
+        await self._speech.keep(Said(Performative.ACCEPT_PROPOSAL, "jose", acceptance.token), Acceptance, **about)
+        await self._speech.keep(said, Agreement, **about)
+        return said
+
+    def _bind(
+        self, performative: Performative, document: Document, conversation: Conversation, expires: datetime, to: str
+    ) -> Said:
+        """A document in answer to the one with that digest."""
+        return self._speech.bind(performative, document, to=conversation.peer, expires=expires, answers=[to])
+
+    async def _reject(self, message: Message, conversation: Conversation) -> None:
+        if conversation.state != "agreed":
+            await self._let_go(conversation, "rejected", None)
+
+    async def _cancel(self, message: Message, conversation: Conversation) -> None:
+        ended = []
+        if conversation.state == "agreed":
+            said = (await self._conversations.full(conversation)).said
+            assert said is not None  # noqa: S101 - an agreement was said
+            agreement = self._speech.recall(said, Agreement).document
+            ended.append(_kept(agreement.model_copy(update={"state": "terminated"})))
+        said = Said(Performative.INFORM, "json", "")
+        await self._let_go(conversation, "cancelled", said, ended)
+        await self._say(message, said)
+
+    async def _let_go(
+        self, conversation: Conversation, state: State, said: Said | None, ended: Iterable[Kept] = ()
+    ) -> None:
+        """End a conversation. What binds in the store binds no longer, there too."""
+        bound = conversation.state in ("offered", "agreed")
+        conversation.state = state
+        _answered(conversation, said)
+        if bound:
+            await self._conversations.keep([conversation], ended)
+
+    async def _say(self, message: Message, said: Said) -> None:
+        try:
+            await self._agent.send(reply_to(message, said))
+        except AgencyError as error:  # whoever asked asks again
+            self._agent.log.info("answer not delivered", peer=str(message.sender), error=str(error))
+
+    _acts: Mapping[Performative, Callable[[Participant, Message, Conversation], Awaitable[None]]] = {
+        Performative.CFP: _propose,
+        Performative.ACCEPT_PROPOSAL: _accept,
+        Performative.REJECT_PROPOSAL: _reject,
+        Performative.CANCEL: _cancel,
+    }
+
+
+_NOTHING = Asked(-1, 0)
+
+
+def _answered(conversation: Conversation, said: Said | None, heard: Said | None = None) -> Conversation:
+    """Have what the initiator said last answered with that, from now on and whenever it comes again."""
+    conversation.answered, conversation.stored = conversation.asked, False
+    conversation.said, conversation.heard = said, heard
+    return conversation
+
+
+def _deadline(message: Message) -> datetime:
+    """When whoever asked stops waiting for the answer; now, where it does not say."""
+    try:
+        return datetime.fromisoformat(message.get_metadata("reply-by") or "").astimezone(UTC)
+    except (ValueError, OverflowError):
+        return utc_now()
+
+
+def _kept(agreement: Agreement) -> Kept:
+    return Kept(agreement, agreement.id, agreement.application)
