@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
 from typing import Any, TypeVar
 
-from libcloud.storage.types import ObjectDoesNotExistError
+from libcloud.storage.types import ContainerDoesNotExistError, ObjectDoesNotExistError
 
 from vendor_modules.capabilities import Objects
 from vendor_modules.errors import InvalidRequest
@@ -55,8 +55,11 @@ class LibcloudObjects(LibcloudModule, Objects):
         keys = await self._bucket_keys()
 
         def buckets(driver: Driver) -> list[Bucket]:
-            found = list(driver.iterate_containers())
-            return [_bucket(driver, container, key_in(container.name, keys)) for container in found]
+            found = []
+            for container in list(driver.iterate_containers()):
+                with suppress(ContainerDoesNotExistError):  # destroyed since it was listed
+                    found.append(_bucket(driver, container, key_in(container.name, keys)))
+            return found
 
         return await self._on_storage(buckets)
 
