@@ -17,6 +17,9 @@ from descriptors.documents import DocumentError, Form
 
 ONTOLOGY = "cloud-agency-1"
 
+BOUNCED = "bounced"
+"""The parameter that a link, and nobody else, sets on the ``failure`` that says that a message did not arrive."""
+
 D = TypeVar("D", bound=Document)
 E = TypeVar("E", bound=Document)
 
@@ -141,3 +144,8 @@ def content_of(message: Message, expect: type[Document], other: type[Document] |
     if type(document) not in expected:
         raise NotUnderstood(f"content is a {document.tag}: expected {' or '.join(each.tag for each in expected)}")
     return document
+
+
+def is_bounce(message: Message) -> bool:
+    """Whether this is the link's word that a message did not reach the agent that this seems to come from."""
+    return message.get_metadata(BOUNCED) is not None

@@ -1,15 +1,31 @@
 """FIPA Request (SC00026H): ask an agent for an action; it refuses, or agrees and later informs of the result or the
-failure."""
+failure.
+
+A link may lose what is under way. So the initiator says its request again, at growing intervals and when the link was
+lost and is there again, until it has the result; the participant that hears a request again repeats its last answer,
+and does nothing twice. A participant whose process began anew does not know the request any more and acts on it.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
 from spade.message import Message
 
-from agency.messaging.acl import NotUnderstood, Performative, Protocol, answer, compose, content_of, performative_of
+from agency.messaging.acl import (
+    NotUnderstood,
+    Performative,
+    Protocol,
+    answer,
+    compose,
+    content_of,
+    is_bounce,
+    performative_of,
+)
 from agency.messaging.agent import RoleAgent
 from agency.problems import AgencyError, problem_of, refuse
 from descriptors.base import Document, new_id
@@ -19,8 +35,14 @@ D = TypeVar("D", bound=Document)
 Handlers = Mapping[type[Document], Callable[[Any], Awaitable[Document]]]
 """What to do with a request, by the type of the document that asks for it."""
 
-AGREE_WITHIN = 10.0
+AGREE_WITHIN = 30.0
 """Seconds in which an agent must say whether it will act; how long the action then takes is its own affair."""
+GIVE_UP_AFTER = 300.0
+"""Seconds for which an agent that has agreed may be out of reach."""
+FIRST_PAUSE, LONGEST_PAUSE = 2.0, 60.0
+"""Seconds between two times that a request is said."""
+KEEP_FOR = 600.0
+"""Seconds for which a result is kept, to be repeated."""
 
 
 class Responder:
@@ -30,6 +52,8 @@ class Responder:
         """``handlers``: what to do, by the type of the document that asks for it."""
         self._agent = agent
         self._handlers = handlers
+        self._said: dict[tuple[str, str], Message] = {}
+        self._over: deque[tuple[float, tuple[str, str]]] = deque()
 
     @classmethod
     def install(cls, agent: RoleAgent, handlers: Handlers) -> None:
@@ -37,34 +61,101 @@ class Responder:
         agent.take_part(Protocol.REQUEST, cls(agent, handlers).on_message)
 
     async def on_message(self, message: Message) -> None:
-        """Agree, act, and report."""
+        """Agree, act, and report; repeat what was said last, if the request was heard before."""
         if message.get_metadata("performative") != Performative.REQUEST.value:
             self._agent.log.info("nobody waits for this", sender=str(message.sender), protocol=Protocol.REQUEST.value)
+            return
+        key = message.sender.bare, message.thread or ""
+        if said := self._said.get(key):
+            await self._say(said)
             return
         try:
             content = content_of(message, *self._handlers)
         except NotUnderstood as error:
-            await self._agent.send(answer(message, Performative.NOT_UNDERSTOOD, problem_of(error)))
+            await self._say(answer(message, Performative.NOT_UNDERSTOOD, problem_of(error)))
             return
-        await self._agent.send(answer(message, Performative.AGREE))
+        self._said[key] = answer(message, Performative.AGREE)
+        await self._say(self._said[key])
         try:
-            result = await self._handlers[type(content)](content)
+            result = answer(message, Performative.INFORM, await self._handlers[type(content)](content))
         except Exception as error:  # noqa: BLE001 - whatever went wrong, the asker must hear of it
-            await self._agent.send(answer(message, Performative.FAILURE, problem_of(error)))
-        else:
-            await self._agent.send(answer(message, Performative.INFORM, result))
+            result = answer(message, Performative.FAILURE, problem_of(error))
+        self._said[key] = result
+        self._forget_after(key)
+        await self._say(result)
+
+    def _forget_after(self, key: tuple[str, str]) -> None:
+        """Keep a result for a while; forget those that were kept long enough."""
+        now = time.monotonic()
+        self._over.append((now + KEEP_FOR, key))
+        while self._over and self._over[0][0] < now:
+            del self._said[self._over.popleft()[1]]
+
+    async def _say(self, message: Message) -> None:
+        try:
+            await self._agent.send(message)
+        except AgencyError as error:  # the asker will ask again
+            self._agent.log.warning("answer not sent", to=str(message.to), problem=error.problem.message)
 
 
 class _Initiator:
-    def __init__(self) -> None:
+    """Waits for the answers of one agent to one request."""
+
+    def __init__(self, agent: RoleAgent, request: Message) -> None:
+        self._agent = agent
+        self._request = request
+        self._repeated = False
+        self._out_of_reach_since: float | None = None
+        self.bounce: Message | None = None
+        """The latest word that the agent was not reached, if it has not been heard since."""
         self.agreed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.result: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
 
     def on_message(self, message: Message) -> None:
+        """Take an answer, if it is from whom was asked."""
+        if message.sender.bare != self._request.to.bare:
+            return
+        if is_bounce(message):
+            self._bounced(message)
+            return
+        self.bounce = self._out_of_reach_since = None
         if not self.agreed.done():
             self.agreed.set_result(None)
-        if message.get_metadata("performative") != Performative.AGREE.value and not self.result.done():
+        if message.get_metadata("performative") != Performative.AGREE.value:
+            self._end(message)
+
+    def _bounced(self, message: Message) -> None:
+        """An agent that is out of reach at once is that; one that was in reach may come back."""
+        now = time.monotonic()
+        self.bounce = message
+        if self._out_of_reach_since is None:
+            self._out_of_reach_since = now
+        if self.agreed.done():
+            if now - self._out_of_reach_since > GIVE_UP_AFTER:
+                self._end(message)
+        elif not self._repeated:
+            self.agreed.set_result(None)
+            self._end(message)
+
+    def _end(self, message: Message) -> None:
+        if not self.result.done():
             self.result.set_result(message)
+
+    async def again(self) -> None:
+        """Say the request once more."""
+        self._repeated = True
+        try:
+            await self._agent.send(self._request)
+        except AgencyError as error:  # later, then
+            self._agent.log.info("request not repeated", to=str(self._request.to), problem=error.problem.message)
+
+    async def keep_on(self) -> None:
+        """Say it again and again."""
+        pause = FIRST_PAUSE
+        while True:
+            await asyncio.sleep(pause)
+            await self.again()
+            pause = min(2 * pause, LONGEST_PAUSE)
 
 
 def result_in(reply: Message, expect: type[D]) -> D:
@@ -84,12 +175,18 @@ async def ask(agent: RoleAgent, to: str, content: Document, expect: type[D]) -> 
     Raises :class:`AgencyError` with the other agent's problem when it refuses, fails or does not answer.
     """
     conversation = new_id("talk")
-    initiator = _Initiator()
-    with agent.listening(conversation, initiator.on_message):
-        await agent.send(compose(to, Performative.REQUEST, Protocol.REQUEST, conversation, content))
+    request = compose(to, Performative.REQUEST, Protocol.REQUEST, conversation, content)
+    initiator = _Initiator(agent, request)
+    with agent.listening(conversation, initiator.on_message, initiator.again):
+        await agent.send(request)
+        repeating = agent.work(initiator.keep_on())
         try:
             async with asyncio.timeout(AGREE_WITHIN):
                 await initiator.agreed
+            return result_in(await initiator.result, expect)
         except TimeoutError:
+            if initiator.bounce is not None:
+                return result_in(initiator.bounce, expect)
             raise refuse("no-answer", f"{to} does not answer", "check that the agent runs, then try again") from None
-        return result_in(await initiator.result, expect)
+        finally:
+            repeating.cancel()

@@ -7,6 +7,9 @@ from typing import Protocol
 from slixmpp import JID
 from spade.message import Message
 
+from agency.problems import AgencyError
+from descriptors.messages import Problem
+
 
 class Resident(Protocol):
     """What a link needs of an agent that lives on it."""
@@ -37,3 +40,15 @@ class Link(Protocol):
 
         What turns out later to have failed comes back to the sender as a FIPA ``failure`` in the same conversation.
         """
+
+
+def unreachable(whom: str, why: str) -> AgencyError:
+    """The error of a link that cannot send now, and may soon."""
+    return AgencyError(
+        Problem(
+            code="server-unreachable",
+            message=f"the XMPP server is not reached ({whom}): {why}",
+            remedy="see that it runs and that AGENCY_SERVER is its address; what is under way goes on when it is back",
+            retryable=True,
+        )
+    )

@@ -42,7 +42,7 @@ allow_registration = false
 
 c2s_stanza_size_limit = 262144
 s2s_stanza_size_limit = 524288
-component_stanza_size_limit = 1048576
+component_stanza_size_limit = 16777216
 limits = {
 	c2s = { rate = "1mb/s"; burst = "4s" };
 	s2sin = { rate = "4mb/s"; burst = "4s" };

@@ -203,5 +203,6 @@ async def test_conversations_leave_nothing_behind(hire: Hire) -> None:
     anna = await pair(hire, {Request: handle})
     for _ in range(3):
         await asked(anna)
+    await asyncio.sleep(0.01)
     assert not anna._conversations
     assert not anna._work
