@@ -149,7 +149,7 @@ def _run_until_stopped(settings: Settings) -> None:
 
     from agency import show
     from agency.api.server import serving
-    from agency.running import running_agency
+    from agency.running import running_agency, settle
     from agency.signals import stopped
 
     async def run() -> None:
@@ -160,6 +160,7 @@ def _run_until_stopped(settings: Settings) -> None:
                 console.print(f"  testbed cloud {name}: {cloud.url} (process {cloud.pid})")
             for vendor in agency.unusable:
                 show.unusable(_console(stderr=True), vendor)
+            settle()
             console.print("Ctrl-C stops it; its state stays.")
             await stopped()
             console.print("Stopping.")

@@ -39,6 +39,7 @@ class Pool(Generic[C]):
         self._own = threading.local()
         self._clients: list[C] = []
         self._under_way: dict[str, Future[object]] = {}
+        self._turn = asyncio.Lock()
 
     async def run(self, call: Callable[[C], T], *, key: str | None = None, connect: Callable[[], C] | None = None) -> T:
         """The result of ``call`` on a client, from a thread of the pool. The client is one that ``connect`` made: give
@@ -47,6 +48,8 @@ class Pool(Generic[C]):
         Calls with the same ``key`` follow one another: one that the caller has given up, but the library not yet, is
         waited for, so that what it creates is there to be found before it is created again.
         """
+        async with self._turn:  # to start a thread holds up the loop: of many calls at once, one begins a round
+            await asyncio.sleep(0)
         while key is not None and (earlier := self._under_way.get(key)) is not None:
             with suppress(Exception):  # it is its own caller's
                 await asyncio.wrap_future(_watched(earlier))

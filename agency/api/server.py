@@ -243,7 +243,7 @@ async def serving(agency: Agency) -> AsyncIterator[str]:
     # the protocol is named because asyncio only then sets TCP_NODELAY: without it answers take 40 ms
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        _bind(listener, agency.settings.port)
+        _listen(listener, agency.settings.port)
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         server = _Server(config)
         task = asyncio.create_task(server.serve(sockets=[listener]))
@@ -257,9 +257,11 @@ async def serving(agency: Agency) -> AsyncIterator[str]:
             await task
 
 
-def _bind(listener: socket.socket, port: int) -> None:
+def _listen(listener: socket.socket, port: int) -> None:
+    """Listen: who is told the URL can connect at once, also when the server's task has not had its turn yet."""
     try:
         listener.bind(("127.0.0.1", port))
+        listener.listen()
     except OSError as error:
         message = f"the API cannot have port {port} of 127.0.0.1: {error.strerror}"
         raise refuse("port-not-free", message, "name another with --port; 0 takes a free one") from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -244,6 +245,14 @@ async def test_hanging_up_does_not_stop_the_work(agency: Agency, api: httpx.Asyn
         assert deployment.status == "running"
         _, last = await follow(api, "/applications/notes/deploy")
     assert last["result"]["id"] == deployment.id
+
+
+async def test_the_api_can_be_reached_as_soon_as_its_url_is_known(agency: Agency) -> None:
+    """Whoever reads the URL connects, even before the event loop has turned once more."""
+    async with serving(agency) as url:
+        address = httpx.URL(url)
+        with socket.create_connection((address.host, address.port or 0), timeout=5):
+            pass
 
 
 async def test_where_the_api_is_is_written_for_its_user_alone(agency: Agency) -> None:

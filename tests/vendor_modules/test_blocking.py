@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from concurrent.futures import Future
+from typing import Any
 
 import pytest
 
@@ -136,3 +138,22 @@ async def test_a_new_login_replaces_the_clients() -> None:
     assert closed == ["old"]
     await pool.close()
     assert closed == ["old", "new"]
+
+
+async def test_many_calls_at_once_leave_the_loop_its_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calls that come together begin one after another, with a turn of the event loop between any two."""
+    pool: Pool[None] = Pool(lambda: None, workers=4)
+    turn, began_in = 0, []
+    submit = pool._executor.submit
+
+    def counted(*work: Any) -> Future[Any]:
+        began_in.append(turn)
+        return submit(*work)
+
+    monkeypatch.setattr(pool._executor, "submit", counted)
+    calls = asyncio.gather(*(pool.run(lambda _: None) for _ in range(20)))
+    while not calls.done():
+        await asyncio.sleep(0)
+        turn += 1
+    await pool.close()
+    assert len(set(began_in)) == 20
