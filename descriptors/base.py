@@ -84,6 +84,8 @@ Currency = Annotated[str, StringConstraints(pattern=r"^[A-Z]{3}$")]
 """An ISO 4217 code."""
 Digest = Annotated[str, StringConstraints(pattern=r"^blake3:[0-9a-f]{64}$")]
 """``blake3:`` and 64 hexadecimal digits."""
+Token = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+$", max_length=16384)]
+"""A signed document: a JWS in compact form (RFC 7515)."""
 Mebibytes = Annotated[int, Field(gt=0, le=2**40)]
 Bytes = Annotated[int, Field(ge=0, le=2**60)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]

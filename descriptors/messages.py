@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic_xml import attr, element
 
-from descriptors.base import Document, Identifier, Name, Text
+from descriptors.base import Document, Identifier, Name, Text, Token
 
 Action = Literal["accept", "deploy", "start", "stop", "destroy", "plan-relocation", "relocate", "cancel"]
 
@@ -21,6 +21,8 @@ class Request(Document, tag="request"):
     """Only with this vendor, where the action allows a choice."""
     component: Name | None = attr(default=None)
     """Only this component, where the action allows a choice."""
+    delegation: Token | None = element(tag="delegation", default=None)
+    """What lets the agent accept an offer, signed by the deployer: where the action ends in an agreement."""
 
 
 class Problem(Document, tag="problem"):

@@ -77,6 +77,7 @@ PATTERNS = {
     r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$": "lower-case letters, digits and inner hyphens, at most 40 characters",
     r"^[A-Za-z0-9._:/@-]{1,255}$": "1 to 255 letters, digits and . _ : / @ -",
     r"^[A-Za-z0-9][A-Za-z0-9-]{0,62}$": "letters, digits and hyphens, not a hyphen first, at most 63 characters",
+    r"^[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+$": "a JWS: three parts in base64url, with dots between",
     r"^[A-Z]{3}$": "three capital letters (ISO 4217), such as EUR",
     r"^blake3:[0-9a-f]{64}$": "'blake3:' and 64 hexadecimal digits in lower case",
     r"^/[!-~]{0,1023}$": "a path that starts with '/', of at most 1024 visible ASCII characters",

@@ -82,6 +82,7 @@ percents = st.decimals(0, 100, places=6) | st.sampled_from([Decimal(0), Decimal(
 shares = st.decimals(0, 1, places=6) | st.sampled_from([Decimal(0), Decimal(1), Decimal("0.50")])
 currencies = st.from_regex(r"[A-Z]{3}", fullmatch=True)
 digests = st.binary(min_size=32, max_size=32).map(lambda raw: f"blake3:{raw.hex()}")
+tokens = st.from_regex(r"[A-Za-z0-9_-]{1,40}(\.[A-Za-z0-9_-]{1,40}){2}", fullmatch=True)
 sizes = st.integers(0, 2**60)
 mebibytes = st.integers(1, 2**40)
 seconds = st.floats(0, allow_nan=False, allow_infinity=False)
@@ -498,7 +499,12 @@ receipts = built(
 )
 
 requests = built(
-    Request, action=st.sampled_from(get_args(Action)), subject=identifiers, vendor=maybe(names), component=maybe(names)
+    Request,
+    action=st.sampled_from(get_args(Action)),
+    subject=identifiers,
+    vendor=maybe(names),
+    component=maybe(names),
+    delegation=maybe(tokens),
 )
 problems = built(Problem, code=names, message=texts, remedy=texts, retryable=st.booleans(), receipt=maybe(identifiers))
 
