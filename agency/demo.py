@@ -290,7 +290,7 @@ class Story:
 
     async def _request(self, agency: Agency, action: str, subject: str, expect: type[D], **options: str) -> D:
         request = Request.model_validate({"action": action, "subject": subject, **options})
-        return await ask(agency.deployer, agency.deployer.link.address(addresses.MEDIATOR), request, expect)
+        return await agency.deployer.request(request, expect)
 
     async def _followed(self, agency: Agency, application: str, action: str, subject: str, expect: type[D]) -> D:
         """Request long work and show how it goes."""

@@ -15,6 +15,7 @@ from dbos import DBOS
 from agency import logs
 from agency.agents import addresses
 from agency.agents.broker import BrokerAgent
+from agency.agents.deployer import DeployerAgent
 from agency.agents.mediator import MediatorAgent
 from agency.agents.provisioner import ProvisionerAgent
 from agency.agents.relocator import RelocatorAgent
@@ -64,7 +65,7 @@ class Agency:
 
     settings: Settings
     workshop: Workshop
-    deployer: RoleAgent
+    deployer: DeployerAgent
     clouds: dict[str, Cloud]
     unusable: tuple[Unusable, ...] = ()
 
@@ -127,10 +128,11 @@ def make_module(vendor: str, name: str, settings: dict[str, object], given: Serv
 
 
 @asynccontextmanager
-async def _society(workshop: Workshop, link: Link, call_seconds: float) -> AsyncIterator[RoleAgent]:
+async def _society(workshop: Workshop, link: Link, call_seconds: float) -> AsyncIterator[DeployerAgent]:
     """Start the agents on the link; gives the one that speaks for the deployer."""
     conversations = Conversations(workshop.store)
     await conversations.load()
+    deployer = DeployerAgent(link.address(addresses.DEPLOYER), link, workshop)
     agents: list[RoleAgent] = [
         VendorAgent(link.address(addresses.vendor(name)), link, module, workshop.site, conversations)
         for name, module in workshop.modules.items()
@@ -140,12 +142,12 @@ async def _society(workshop: Workshop, link: Link, call_seconds: float) -> Async
         ProvisionerAgent(link.address(addresses.PROVISIONER), link, workshop),
         RelocatorAgent(link.address(addresses.RELOCATOR), link, workshop, call_seconds),
         MediatorAgent(link.address(addresses.MEDIATOR), link, workshop, call_seconds),
-        RoleAgent(link.address(addresses.DEPLOYER), link),
+        deployer,
     ]
     try:
         for agent in agents:
             await agent.start()
-        yield agents[-1]
+        yield deployer
     finally:
         for agent in reversed(agents):
             await agent.stop()

@@ -10,18 +10,22 @@ from agency.messaging.contract_net import Initiator
 from agency.messaging.conversations import Conversations
 from agency.messaging.links import Link
 from agency.messaging.request import Responder
-from agency.problems import refuse
+from agency.problems import AgencyError, refuse
 from agency.records import records
 from agency.relocation.workshop import Workshop
+from agency.trust.signing import Signed
 from broker.comparison import compare
 from descriptors.base import utc_now
 from descriptors.cfp import CallForProposals
 from descriptors.comparison import Comparison
+from descriptors.messages import Request
 from descriptors.sla import Agreement, Offer
+from descriptors.trust import Delegation
 
 
 class BrokerAgent(RoleAgent):
-    """Asked with a call for proposals, it answers with a comparison; asked with an offer, it accepts that offer."""
+    """Asked with a call for proposals, it answers with a comparison; asked to accept an offer, it does,
+    as far as the deployer has delegated it."""
 
     def __init__(self, jid: str, link: Link, workshop: Workshop, conversations: Conversations) -> None:
         """Asks the vendors whose modules are in the workshop."""
@@ -31,7 +35,7 @@ class BrokerAgent(RoleAgent):
 
     async def setup(self) -> None:
         """Answer requests, and go on with what an earlier process left."""
-        Responder.install(self, {CallForProposals: self.compare, Offer: self.accept})
+        Responder.install(self, {CallForProposals: self.compare, Request: self.accept})
         self._net.take_up()
 
     async def compare(self, call: CallForProposals) -> Comparison:
@@ -43,9 +47,35 @@ class BrokerAgent(RoleAgent):
         answers = {vendors[jid]: each.answer for jid, each in heard.items()}
         return compare(call, answers, utc_now(), records=await records(self._workshop.store))
 
-    async def accept(self, offer: Offer) -> Agreement:
+    async def accept(self, request: Request) -> Agreement:
         """Accept an offer on the deployer's behalf."""
-        return await self._net.accept(offer, self._at(offer.vendor))
+        if request.action != "accept":
+            raise refuse("not-understood", f"a broker does not {request.action}", "ask the Mediator")
+        offer = await self._workshop.store.get(Offer, request.subject)
+        return await self._net.accept(offer, self._at(offer.vendor), self._delegated(request, offer))
+
+    def _delegated(self, request: Request, offer: Offer) -> Signed[Delegation]:
+        """What lets this agent accept the offer; refused unless the deployer has signed it, and it goes that far."""
+        if offer.expires <= utc_now():
+            raise refuse("expired", f"offer {offer.id} expired at {offer.expires:%H:%M:%S %Z}", "ask for new offers")
+        if request.delegation is None:
+            raise _not_delegated("the deployer has not signed that it may be accepted")
+        signed = self._workshop.site.verifier.verify(
+            request.delegation,
+            Delegation,
+            audience=str(self.jid),
+            sender=self.link.address(addresses.DEPLOYER),
+            conversation=offer.call,
+            now=utc_now(),
+        )
+        given, price = signed.document, offer.price
+        if (given.application, given.delegate) != (offer.application, str(self.jid)):
+            raise _not_delegated("what the deployer has signed is about something else")
+        if given.currency != price.currency or price.per_month > given.per_month:
+            raise _not_delegated(f"it costs more than the deployer allows, {given.per_month} {given.currency} a month")
+        if given.until <= utc_now():
+            raise _not_delegated(f"it was allowed until {given.until:%H:%M:%S %Z}")
+        return signed
 
     def _asked(self, call: CallForProposals) -> tuple[str, ...]:
         known = tuple(self._workshop.modules)
@@ -66,3 +96,7 @@ class BrokerAgent(RoleAgent):
 
     def _at(self, vendor: str) -> str:
         return self.link.address(addresses.vendor(vendor))
+
+
+def _not_delegated(why: str) -> AgencyError:
+    return refuse("not-delegated", f"the offer is not accepted: {why}", "accept it with `agency accept`")

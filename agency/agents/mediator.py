@@ -85,14 +85,14 @@ class MediatorAgent(RoleAgent):
     async def see_to(self, request: Request) -> Document:
         """Do what was requested, or have it done by the agent whose work it is."""
         if request.action == "accept":
-            return await self.accept(request.subject)
+            return await self.accept(request.subject, request.delegation)
         if request.action in ("plan-relocation", "relocate", "cancel"):
             kind = RelocationPlan if request.action == "plan-relocation" else RelocationReceipt
             expected = kind if request.action != "cancel" else Deployment
             return await ask(self, self.link.address(addresses.RELOCATOR), request, expected)
         return await ask(self, self.link.address(addresses.PROVISIONER), request, Deployment)
 
-    async def accept(self, offer_id: str) -> Agreement:
+    async def accept(self, offer_id: str, delegation: str | None) -> Agreement:
         """Accept an offer. Accepting it again gives the same agreement."""
         offer = await self._workshop.store.get(Offer, offer_id)
         async with self._workshop.lock(offer.application):
@@ -101,7 +101,7 @@ class MediatorAgent(RoleAgent):
                     return agreement
             await self._check_no_agreement(offer.application)
             await self._check_acceptable(offer)
-            return await make_agreement(self, self._workshop, offer)
+            return await make_agreement(self, self._workshop, offer, delegation)
 
     async def _check_no_agreement(self, name: str) -> None:
         for agreement in await self._workshop.store.all(Agreement, application=name):
@@ -147,10 +147,12 @@ async def keep_offers(workshop: Workshop, comparison: Comparison) -> None:
     await workshop.events.happened(application, "offers", text)
 
 
-async def make_agreement(agent: RoleAgent, workshop: Workshop, offer: Offer) -> Agreement:
-    """Have the broker accept the offer, check that the agreement is about it, and keep it."""
+async def make_agreement(agent: RoleAgent, workshop: Workshop, offer: Offer, delegation: str | None) -> Agreement:
+    """Have the broker accept the offer, as the deployer has delegated it, check that the agreement is about it, and
+    keep it."""
     try:
-        agreement = await ask(agent, agent.link.address(addresses.BROKER), offer, Agreement)
+        request = Request(action="accept", subject=offer.id, delegation=delegation)
+        agreement = await ask(agent, agent.link.address(addresses.BROKER), request, Agreement)
         if agreement.offer != offer.id or agreement.provider != offer.vendor or agreement.price != offer.price:
             raise refuse(
                 "agreement-differs", f"{offer.vendor} confirms something else than it offered", "take another offer"

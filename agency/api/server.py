@@ -137,7 +137,7 @@ def _add_actions(app: FastAPI, agency: Agency) -> None:
     workshop = agency.workshop
 
     async def mediate(request: messages.Request, expect: type[Document]) -> Document:
-        return await ask(agency.deployer, agency.deployer.link.address(addresses.MEDIATOR), request, expect)
+        return await agency.deployer.request(request, expect)
 
     @app.put("/blobs/{digest}")
     async def blob(digest: str, request: Request) -> dict[str, Any]:

@@ -120,9 +120,10 @@ class Participant:
         try:
             if before != "offered":
                 raise refuse("not-offered", f"there is no offer to accept: it is {before}", "ask for new offers")
-            acceptance = self._speech.believe(message, Acceptance)
-            if acceptance.document.offer_digest not in acceptance.answers:
-                raise Untrusted("wrong-answer", "it accepts another offer than it was signed in answer to")
+            offered = await self._offered(conversation)
+            acceptance = self._speech.believe(message, Acceptance, offered.digest)
+            if acceptance.document.offer_digest != offered.digest:
+                raise Untrusted("wrong-answer", "it accepts another offer than was made here")
             agreement = await self._bidder.accept(acceptance.document)
             said, kept, after = await self._agreed(conversation, acceptance, agreement), [_kept(agreement)], "agreed"
         except Exception as error:  # noqa: BLE001 - the broker must hear why there is no agreement
@@ -139,6 +140,13 @@ class Participant:
                 said, conversation.state = saying(Performative.FAILURE, problem_of(error)), before
                 _answered(conversation, said)
         await self._say(message, said)
+
+    async def _offered(self, conversation: Conversation) -> Signed[Offer]:
+        """The offer that stands in this conversation: what was offered to others is not for this peer to accept."""
+        said = (await self._conversations.full(conversation)).said
+        if said is None or said.performative is not Performative.PROPOSE:
+            raise refuse("not-offered", "the offer was refused to be agreed to before", "ask for new offers")
+        return self._speech.recall(said, Offer)
 
     async def _agreed(self, conversation: Conversation, acceptance: Signed[Acceptance], agreement: Agreement) -> Said:
         """The agreement as it is said; the proofs of how it came about are kept."""

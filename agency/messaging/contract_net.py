@@ -35,7 +35,7 @@ from agency.messaging.agent import Job, RoleAgent
 from agency.messaging.conversations import Asked, Conversation, Conversations, Kept, State, repeating, reply_with
 from agency.messaging.speech import Speech
 from agency.problems import AgencyError, problem_of, refuse
-from agency.trust.signing import Untrusted
+from agency.trust.signing import Signed, Untrusted
 from agency.trust.site import Site
 from descriptors.base import Document, new_id, utc_now
 from descriptors.cfp import CallForProposals
@@ -43,7 +43,7 @@ from descriptors.documents import digest
 from descriptors.messages import Problem
 from descriptors.resources import Reason
 from descriptors.sla import Agreement, Offer, Refusal
-from descriptors.trust import Acceptance
+from descriptors.trust import Acceptance, Delegation
 
 Answer = Offer | Refusal | Reason
 
@@ -91,6 +91,7 @@ class Initiator:
         was over."""
         self._agent = agent
         self._name = str(agent.jid)
+        self._site = site
         self._speech = Speech(self._name, site)
         self._conversations = conversations
         self._late = late
@@ -102,12 +103,22 @@ class Initiator:
     def take_up(self) -> None:
         """Go on with what an earlier process left: finish its acceptances, cancel its calls, which nobody waits for."""
         for left in self._conversations.open(self._name):
-            if left.state == "accepting":
-                self._settle(self._offer_in(left), left.peer, self._carried_through(left, sent_before=True))
+            if left.state == "accepting" and (offer := self._still_offered(left)):
+                self._settle(offer, left.peer, self._carried_through(left, sent_before=True))
+            elif left.state == "accepting":
+                self._agent.work(self._withdraw(left))
             elif left.state == "withdrawing":
                 self._agent.work(self._withdrawn(left))
             elif left.said is not None:
                 self._agent.work(self._cancelled(left, left.said.body.split()))
+
+    def _still_offered(self, left: Conversation) -> Offer | None:
+        """The offer; None if it is not believed any more, because its site is no longer trusted."""
+        try:
+            return self._offer_in(left)
+        except Untrusted as error:
+            self._agent.log.warning("acceptance withdrawn", peer=left.peer, conversation=left.id, reason=str(error))
+            return None
 
     # --- calling ---
 
@@ -189,14 +200,15 @@ class Initiator:
 
     # --- settling ---
 
-    async def accept(self, offer: Offer, jid: str) -> Agreement:
-        """Accept the offer of the vendor at ``jid``; the other bidders are told that they were not chosen.
+    async def accept(self, offer: Offer, jid: str, delegation: Signed[Delegation] | None = None) -> Agreement:
+        """Accept the offer of the vendor at ``jid``; the other bidders are told that they were not chosen. With a
+        ``delegation`` it is accepted on behalf of who signed that.
 
         Accepting an offer again gives the same agreement. :class:`AgencyError` when the vendor does not stand by its
         offer, and when it does not answer soon (``no-answer``): then it is still being told, and the same offer may be
         accepted again to learn of the outcome.
         """
-        outcome = self._outcome(offer, jid) or self._settle(offer, jid, self._accepted(offer, jid))
+        outcome = self._outcome(offer, jid) or self._settle(offer, jid, self._accepted(offer, jid, delegation))
         done, _ = await asyncio.wait({outcome}, timeout=SETTLE_WITHIN)
         if not done:
             raise refuse(
@@ -233,7 +245,7 @@ class Initiator:
         self._agent.work(settle())
         return outcome
 
-    async def _accepted(self, offer: Offer, jid: str) -> Agreement:
+    async def _accepted(self, offer: Offer, jid: str, delegation: Signed[Delegation] | None) -> Agreement:
         """Begin an acceptance and carry it through; the agreement there is, if the offer was accepted before."""
         known = await self._conversations.find(self._name, offer.call)
         for each in known.values():
@@ -247,22 +259,26 @@ class Initiator:
         if offer.expires <= utc_now():
             raise refuse("expired", f"offer {offer.id} expired at {offer.expires:%H:%M:%S %Z}", "ask for new offers")
         mine.asked = Asked(1, mine.asked.number + 1) if mine.asked.rank == 1 else _ACCEPTANCE
-        mine.state, mine.said = "accepting", await self._acceptance(offer, mine)
+        mine.state, mine.said = "accepting", await self._acceptance(offer, mine, delegation)
         await self._conversations.keep([mine])
         return await self._carried_through(mine, sent_before=False)
 
-    async def _acceptance(self, offer: Offer, conversation: Conversation) -> Said:
-        """The acceptance as it is said; it is kept as a proof, and so is the offer."""
+    async def _acceptance(
+        self, offer: Offer, conversation: Conversation, delegation: Signed[Delegation] | None
+    ) -> Said:
+        """The acceptance as it is said; it is kept as a proof, and so is what it answers."""
         assert conversation.heard is not None  # noqa: S101 - it was looked at
         about = {"application": offer.application, "conversation": offer.call}
         offered = await self._speech.keep(conversation.heard, Offer, **about)
+        if delegation is not None:
+            await self._site.keep(delegation, **about)
         acceptance = Acceptance(
             id=new_id("acceptance"), application=offer.application, call=offer.call, offer=offer.id,
             offer_digest=offered.digest, accepted=utc_now(),
         )  # fmt: skip
         said = self._speech.bind(
             Performative.ACCEPT_PROPOSAL, acceptance, to=conversation.peer, expires=offer.expires,
-            answers=[offered.digest],
+            answers=[offered.digest, *([delegation.digest] if delegation else [])],
         )  # fmt: skip
         await self._speech.keep(said, Acceptance, **about)
         return said

@@ -218,13 +218,10 @@ def _check_all_used(links: list[Link]) -> None:
 
 def _check_offer(link: Link) -> None:
     offer, signed = _as(link, Offer)
-    calls = [call for _, call in link.find(CallForProposals)]
-    if [call.id for call in calls] != [offer.call]:
-        raise _broken(offer, f"does not answer its call, {offer.call}", code="missing-link")
-    for _, counter in link.find(CounterOffer):
-        _require(
-            offer, counter.call == offer.call and counter.vendor == offer.vendor, "answers another's counter-offer"
-        )
+    calls = [call.id for _, call in link.find(CallForProposals)]
+    counters = [counter for _, counter in link.find(CounterOffer) if counter.vendor == offer.vendor]
+    if {*calls, *(counter.call for counter in counters)} != {offer.call}:
+        raise _broken(offer, f"does not answer its call, {offer.call}, or a counter-offer in it", code="missing-link")
     _require(offer, signed.issued <= offer.expires, "had expired when it was signed")
 
 

@@ -9,7 +9,7 @@ from typing import TypeVar
 import pytest
 
 from agency.agents import addresses
-from agency.messaging.agent import RoleAgent
+from agency.agents.deployer import DeployerAgent
 from agency.messaging.links.in_process import InProcessLink
 from agency.messaging.request import ask
 from agency.relocation.workshop import Workshop
@@ -29,7 +29,7 @@ D = TypeVar("D", bound=Document)
 class Society:
     """The agents, and what a deployer says to them."""
 
-    deployer: RoleAgent
+    deployer: DeployerAgent
     workshop: Workshop
     clouds: dict[str, Cloud]
 
@@ -40,7 +40,7 @@ class Society:
     async def request(self, action: Action, subject: str, expect: type[D] = Deployment, **choice: str) -> D:
         """Ask the mediator for an action."""
         request = Request(action=action, subject=subject, **choice)
-        return await ask(self.deployer, self.deployer.link.address(addresses.MEDIATOR), request, expect)
+        return await self.deployer.request(request, expect)
 
     async def deployed(self, application: Application) -> Deployment:
         """Submit, accept what is recommended, deploy."""
