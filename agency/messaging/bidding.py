@@ -16,7 +16,6 @@ from agency.messaging.acl import (
     content_of,
     performative_of,
     reply_to,
-    said_in,
     saying,
 )
 from agency.messaging.agent import RoleAgent
@@ -56,6 +55,7 @@ class Participant:
         self._agent = agent
         self._name = str(agent.jid)
         self._bidder = bidder
+        self._site = site
         self._speech = Speech(self._name, site)
         self._conversations = conversations
         agent.take_part(Protocol.CONTRACT_NET, self.on_message)
@@ -96,6 +96,7 @@ class Participant:
     async def _propose(self, message: Message, conversation: Conversation) -> None:
         asked = conversation.asked
         call = content_of(message, CallForProposals)
+        standing = (await self._conversations.full(conversation)).heard
         try:
             answer: Document = await self._bidder.propose(call)
         except Exception as error:  # noqa: BLE001 - the broker must hear why there is no offer
@@ -107,25 +108,27 @@ class Participant:
             said = self._bind(Performative.PROPOSE, answer, conversation, answer.expires, digest(call))
             conversation.state = "offered"
             conversation.expires = max(conversation.expires, answer.expires)
-            await self._conversations.keep([_answered(conversation, said)])
+            await self._conversations.keep([_answered(conversation, said, heard=said)])
         else:
             said = saying(_SAID_WITH[type(answer)], answer)
             conversation.state = "refused" if conversation.state == "answering" else conversation.state
-            _answered(conversation, said)
+            _answered(conversation, said, heard=standing)
         await self._say(message, said)
 
     async def _accept(self, message: Message, conversation: Conversation) -> None:
         asked, before = conversation.asked, conversation.state
+        standing = (await self._conversations.full(conversation)).heard
         kept, after = [], before
         try:
-            if before != "offered":
+            if before != "offered" or standing is None:
                 raise refuse("not-offered", f"there is no offer to accept: it is {before}", "ask for new offers")
-            offered = await self._offered(conversation)
+            offered = self._speech.recall(standing, Offer)
             acceptance = self._speech.believe(message, Acceptance, offered.digest)
-            if acceptance.document.offer_digest != offered.digest:
+            if acceptance.document.offer_digest != offered.digest:  # others' offers are not for this peer to accept
                 raise Untrusted("wrong-answer", "it accepts another offer than was made here")
             agreement = await self._bidder.accept(acceptance.document)
-            said, kept, after = await self._agreed(conversation, acceptance, agreement), [_kept(agreement)], "agreed"
+            said = await self._agreed(conversation, offered, acceptance, agreement)
+            kept, after = [_kept(agreement)], "agreed"
         except Exception as error:  # noqa: BLE001 - the broker must hear why there is no agreement
             said = saying(Performative.FAILURE, problem_of(error))
         if conversation.asked != asked:
@@ -133,30 +136,27 @@ class Participant:
         if before == "offered":
             # Nothing waits until this is on its way to the store: a cancellation comes before it, or after it.
             conversation.state = after
-            _answered(conversation, said, heard=said_in(message))
+            _answered(conversation, said, heard=standing)
             try:
                 await self._conversations.keep([conversation], kept)
             except Exception as error:  # noqa: BLE001 - what cannot be kept is not agreed to
                 said, conversation.state = saying(Performative.FAILURE, problem_of(error)), before
-                _answered(conversation, said)
+                _answered(conversation, said, heard=standing)
         await self._say(message, said)
 
-    async def _offered(self, conversation: Conversation) -> Signed[Offer]:
-        """The offer that stands in this conversation: what was offered to others is not for this peer to accept."""
-        said = (await self._conversations.full(conversation)).said
-        if said is None or said.performative is not Performative.PROPOSE:
-            raise refuse("not-offered", "the offer was refused to be agreed to before", "ask for new offers")
-        return self._speech.recall(said, Offer)
-
-    async def _agreed(self, conversation: Conversation, acceptance: Signed[Acceptance], agreement: Agreement) -> Said:
+    async def _agreed(
+        self,
+        conversation: Conversation,
+        offered: Signed[Offer],
+        acceptance: Signed[Acceptance],
+        agreement: Agreement,
+    ) -> Said:
         """The agreement as it is said; the proofs of how it came about are kept."""
         until = utc_now() + AGREEMENT_LASTS
         said = self._bind(Performative.INFORM, agreement, conversation, until, acceptance.digest)
         about = {"application": agreement.application, "conversation": conversation.id}
-        offered = (await self._conversations.full(conversation)).said
-        if offered is not None and offered.performative is Performative.PROPOSE:
-            await self._speech.keep(offered, Offer, **about)
-        await self._speech.keep(Said(Performative.ACCEPT_PROPOSAL, "jose", acceptance.token), Acceptance, **about)
+        await self._site.keep(offered, **about)
+        await self._site.keep(acceptance, **about)
         await self._speech.keep(said, Agreement, **about)
         return said
 

@@ -91,7 +91,8 @@ class Conversation:
     said: Said | None = None
     """What the agent said last, to be said again: the initiator's acceptance, the participant's answer."""
     heard: Said | None = None
-    """What the peer said last that binds it."""
+    """What binds the vendor. The initiator: its offer or agreement, as heard. The participant: the offer that stands,
+    whatever was said since."""
     stored: bool = False
     """Whether ``said`` and ``heard`` are to be read from the store: see :meth:`Conversations.full`."""
 

@@ -173,7 +173,7 @@ async def until(holds: Callable[[], bool]) -> None:
 
 
 @pytest.fixture
-async def net(hire: Hire, site: Site, store: Store) -> Net:
+async def net(store: Store, site: Site, hire: Hire) -> Net:  # agents stop before their store closes
     """A broker on a real store."""
     conversations, late = Conversations(store), []
     return Net(hire, site, conversations, Initiator(await hire("broker"), site, conversations, late.append), late)
