@@ -39,7 +39,7 @@ from vendor_modules import registry
 from vendor_modules.module import VendorModule
 from vendor_modules.services import Services
 
-WORKFLOW_VERSION = "1"
+WORKFLOW_VERSION = "2"
 """Operations begun by one version are finished by the same: raised when the steps of an operation change."""
 ENDED_POLLING = 0.2
 """Seconds between two looks at whether an operation that was taken up has ended."""

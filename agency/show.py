@@ -41,7 +41,7 @@ def offers(console: Console, answer: Json) -> None:
             f"[bold]{row['vendor']}[/]" if row["chosen"] else row["vendor"],
             escape(f"{row['region']} {row['jurisdiction']}"),
             f"{row['price_per_hour']:.4f} {row['currency']}",
-            f"{row['price_per_month']:.2f}",
+            f"{row['price_per_month'] if row['monthly_cost'] is None else row['monthly_cost']:.2f}",
             "\n".join(row["guarantees"]),
             "" if row["score"] is None else f"{row['score']:.3f}",
             _standing(row),
@@ -53,6 +53,11 @@ def offers(console: Console, answer: Json) -> None:
                 f"  {'[green]➜[/]' if row['chosen'] else ' '} {row['vendor']}: `agency accept {row['offer']}`"
             )
     for row in offered:
+        for part in row["parts"]:
+            console.print(f"    {', '.join(part['components'])} at {part['vendor']}")
+        if row["parts"]:
+            traffic = f"{row['traffic_per_month']:.2f} {row['currency']}"
+            console.print(f"    and {traffic} a month for the traffic between them, and to the world")
         for change in row["changes"]:
             console.print(f"    [dim]{row['vendor']} {escape(change)}[/]")
     for row in answer["offers"]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import datetime
+from decimal import Decimal
 
 from descriptors.cfp import CallForProposals
 from descriptors.resources import Reason
@@ -22,6 +23,9 @@ def _identity(offer: Offer, call: CallForProposals, now: datetime) -> Iterator[R
         )
     if offer.expires <= now:
         yield Reason(code="expired", offered=offer.expires.isoformat(), message="the offer has expired")
+    if offer.components != call.components:
+        wanted, found = (" and ".join(names) or "everything" for names in (call.components, offer.components))
+        yield Reason(code="other-components", required=wanted, offered=found, message=f"is for {found}, not {wanted}")
     allocated = {allocation.resource for allocation in offer.allocations}
     for resource in call.resources:
         if resource.name not in allocated:
@@ -64,11 +68,18 @@ def _terms(offer: Offer, call: CallForProposals) -> Iterator[Reason]:
             offered=offer.price.currency,
             message=f"is priced in {offer.price.currency}, where {wanted.currency} is asked for",
         )
-    elif wanted.price_cap is not None and offer.price.per_month > wanted.price_cap:
+    elif (
+        wanted.price_cap is not None and (month := offer.price.per_month + to_the_world(offer, call)) > wanted.price_cap
+    ):
         yield Reason(
             code="over-price-cap",
             required=f"{wanted.price_cap:f} {wanted.currency}",
-            offered=f"{offer.price.per_month:f} {offer.price.currency}",
-            message=f"costs {offer.price.per_month:f} {offer.price.currency} a month, "
-            f"over the cap of {wanted.price_cap:f}",
+            offered=f"{month:f} {offer.price.currency}",
+            message=f"costs {month:f} {offer.price.currency} a month, over the cap of {wanted.price_cap:f}",
         )
+
+
+def to_the_world(offer: Offer, call: CallForProposals) -> Decimal:
+    """What a month's expected egress costs that leaves the vendor wherever the application's components are."""
+    gib = sum((flow.gib_month for flow in call.flows if flow.receiver is None), Decimal(0))
+    return (gib * offer.price.egress_per_gib).quantize(Decimal("0.000001")) if gib else Decimal(0)

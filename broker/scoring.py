@@ -45,6 +45,9 @@ class Quality:
     words: str
 
 
+_NO_GUARANTEE = Quality(None, "no guarantee")
+
+
 @dataclass(frozen=True)
 class Candidate:
     """Something to choose: a name to tell it by, what a month costs (in millionths), and how it does otherwise."""
@@ -76,25 +79,62 @@ def weights_of(requirements: Requirements, given: Iterable[Weight] = ()) -> Weig
     return {**DEFAULT_WEIGHTS, **{weight.attribute: weight.value for weight in changed}}
 
 
-def candidate(offer: Offer, requirements: Requirements, record: Record | None = None) -> Candidate:
-    """What there is to weigh in an offer of a vendor with that record."""
-    month = monthly_cost(offer)
+def candidate(
+    offer: Offer, requirements: Requirements, record: Record | None = None, traffic: Decimal = Decimal(0)
+) -> Candidate:
+    """What there is to weigh in an offer of a vendor with that record; ``traffic``: what a month's egress costs."""
+    month = monthly_cost(offer, traffic)
     qualities: dict[Attribute, Quality] = {
         "price": Quality(_millionths(month), f"{month:.2f} {offer.price.currency} a month"),
         "record": _reliability(record or Record(vendor=offer.vendor)),
         "egress": _amount(offer.price.egress_per_gib, f"{offer.price.currency} a GiB"),
         "carbon": _carbon(offer.carbon_g_per_kwh),
     }
-    qualities |= {name: _guarantee(offer, name) for name in PROPERTIES}
+    qualities |= dict.fromkeys(PROPERTIES, _NO_GUARANTEE)
+    qualities |= {name: _guarantee(offer, name) for name in {term.property for term in offer.guarantees}}
     if requirements.preferences:
         qualities["locality"] = _nearness(offer, requirements)
     return Candidate(offer.vendor, _millionths(month), qualities)
 
 
-def monthly_cost(offer: Offer) -> Decimal:
-    """What a month costs: the price of the month, and a twelfth of what is paid once."""
+def combined(chosen: Sequence[tuple[str, Candidate]], more: int, currency: str = "") -> Candidate:
+    """Parts at vendors, as one: their costs and ``more`` (in millionths) add up. What is missing to full availability
+    adds up over the vendors, each of which may be down at another time; by everything else they are as good as the
+    worst of them."""
+    month = sum(one.month for _, one in chosen) + more
+    qualities: dict[Attribute, Quality] = {
+        "price": Quality(month, f"{Decimal(month).scaleb(-6):.2f} {currency} a month")
+    }
+    for attribute in chosen[0][1].qualities:
+        if attribute == "price":
+            continue
+        each = [(vendor, one.qualities[attribute]) for vendor, one in chosen]
+        lacking = next((quality for _, quality in each if quality.amount is None), None)
+        if lacking is not None:
+            qualities[attribute] = lacking
+        elif attribute in PROPERTIES and MEASURES[attribute].most is not None:
+            qualities[attribute] = _added(attribute, each)
+        else:
+            worst = max if low_is_good(attribute) else min
+            qualities[attribute] = worst((quality for _, quality in each), key=lambda one: one.amount or 0)
+    return Candidate(" + ".join(dict.fromkeys(vendor for vendor, _ in chosen)), month, qualities)
+
+
+def _added(attribute: Property, each: Sequence[tuple[str, Quality]]) -> Quality:
+    """What is missing from the most there can be: of each vendor once, and together no more than all."""
+    measure = MEASURES[attribute]
+    most = measure.most or Decimal(0)
+    missing: dict[str, int] = {}
+    for vendor, quality in each:
+        missing[vendor] = max(missing.get(vendor, 0), quality.amount or 0)
+    amount = min(sum(missing.values()), _millionths(most))
+    return Quality(amount, f"{(most - Decimal(amount).scaleb(-6)).normalize():f} {measure.unit}")
+
+
+def monthly_cost(offer: Offer, traffic: Decimal = Decimal(0)) -> Decimal:
+    """What a month costs: the price of the month, a twelfth of what is paid once, and the traffic."""
     price = offer.price
-    return (price.per_month + price.setup / SETUP_MONTHS).quantize(_MILLIONTHS, ROUND_HALF_UP)
+    return (price.per_month + price.setup / SETUP_MONTHS + traffic).quantize(_MILLIONTHS, ROUND_HALF_UP)
 
 
 def _amount(value: Decimal, unit: str) -> Quality:
@@ -124,8 +164,6 @@ def _reliability(record: Record) -> Quality:
 
 def _guarantee(offer: Offer, name: Property) -> Quality:
     """What is guaranteed; where there is a most (100 %), by what is missing from it."""
-    if not any(term.property == name for term in offer.guarantees):
-        return Quality(None, "no guarantee")
     value, measure = offer.guaranteed(name), MEASURES[name]
     if value is None:
         return Quality(None, "not for everything, or on a condition")
@@ -138,7 +176,8 @@ def _nearness(offer: Offer, requirements: Requirements) -> Quality:
     return Quality(len(wanted) - min(places, default=len(wanted)), f"{offer.region} ({offer.jurisdiction})")
 
 
-def _low_is_good(attribute: Attribute) -> bool:
+def low_is_good(attribute: Attribute) -> bool:
+    """Whether the smaller amount is the better one."""
     if attribute in PROPERTIES:
         measure = MEASURES[attribute]
         return not measure.more_is_better or measure.most is not None
@@ -169,7 +208,7 @@ def standings(candidates: Sequence[Candidate], parts: Mapping[Attribute, int]) -
     utilities: list[dict[Attribute, int]] = [{} for _ in candidates]
     for attribute in parts:
         amounts = [one.qualities[attribute].amount for one in candidates]
-        for row, utility in zip(utilities, _utilities(amounts, low_is_good=_low_is_good(attribute)), strict=True):
+        for row, utility in zip(utilities, _utilities(amounts, low_is_good=low_is_good(attribute)), strict=True):
             row[attribute] = utility
     found = [
         Standing(one, row, sum(part * row[attribute] for attribute, part in parts.items()))
@@ -209,7 +248,7 @@ def _dominates(one: Standing, other: Standing) -> bool:
             continue
         if (mine is None or theirs is None) and attribute == "carbon":
             return False
-        if mine is None or (theirs is not None and (mine > theirs) == _low_is_good(attribute)):
+        if mine is None or (theirs is not None and (mine > theirs) == low_is_good(attribute)):
             return False
         better = True
     return better

@@ -25,6 +25,7 @@ from descriptors.base import (
     Percent,
     Port,
     Printable,
+    Quantity,
     Text,
     raise_misfits,
     relative_path,
@@ -192,6 +193,14 @@ class BucketUse(Element, tag="bucket"):
     resource: Name = attr()
 
 
+class Traffic(Element, tag="sends"):
+    """What a component is expected to send: it costs egress where it leaves a vendor."""
+
+    to: Name | None = attr(default=None)
+    """The component that it sends it to; none: the world."""
+    gib_month: Quantity = attr()
+
+
 class Probe(Element):
     """An HTTP GET on the component's port that must answer 200."""
 
@@ -209,6 +218,7 @@ class Component(Element, tag="component"):
     port: Port | None = attr(default=None)
     """The port that it serves, open to the world; none: nobody reaches it from outside."""
     depends_on: tuple[Name, ...] = element(tag="depends_on", default=())
+    sends: tuple[Traffic, ...] = element(tag="sends", default=())
     volumes: tuple[VolumeUse, ...] = element(tag="volume", default=())
     buckets: tuple[BucketUse, ...] = element(tag="bucket", default=())
     files: tuple[File, ...] = element(tag="file", default=())
@@ -226,6 +236,8 @@ class Component(Element, tag="component"):
             raise ValueError(f"component {self.name!r}: needs exactly one command with phase='start'")
         if self.name in self.depends_on:
             raise ValueError(f"component {self.name!r} depends on itself: remove it from its depends_on")
+        if any(traffic.to == self.name for traffic in self.sends):
+            raise ValueError(f"component {self.name!r} sends to itself: remove that")
         if (self.health or self.content) and self.port is None:
             raise ValueError(f"component {self.name!r}: a health or content probe needs a port")
         raise_misfits("component", [*self._duplicates(), *self._bad_rewrites()])
@@ -234,6 +246,7 @@ class Component(Element, tag="component"):
     def _duplicates(self) -> Iterator[Misfit]:
         who = f"component {self.name!r}"
         yield from _twice(((("files", i), f.target) for i, f in enumerate(self.files)), f"{who}: file target")
+        yield from _twice(((("sends", i), t.to or "the world") for i, t in enumerate(self.sends)), f"{who}: traffic to")
         yield from _twice(((("volumes", i), v.device) for i, v in enumerate(self.volumes)), f"{who}: device")
 
     def _bad_rewrites(self) -> Iterator[Misfit]:
@@ -326,9 +339,35 @@ class Application(Document, tag="application"):
             for i, name in enumerate(component.depends_on):
                 if name not in components:
                     yield (*place, "depends_on", i), f"{who} depends on {name!r}, which is no component"
+            for i, traffic in enumerate(component.sends):
+                if traffic.to is not None and traffic.to not in components:
+                    yield (*place, "sends", i), f"{who} sends to {traffic.to!r}, which is no component"
             for where, name, wanted, kind in component.uses():
                 if complaint := _unfit(resources.get(name), wanted, kind):
                     yield (*place, *where), f"{who} uses {name!r}: {complaint}"
+
+    def needed(self, components: Iterable[str] | None = None) -> tuple[ResourceClass, ...]:
+        """What the components need, or all of them: a machine each, and their storage; with all of them also what
+        nobody uses."""
+        chosen = [c for c in self.components if components is None or c.name in components]
+        machines = [component.resource for component in chosen]
+        storage = dict.fromkeys(name for c in chosen for _, name, kind, _ in c.uses() if kind is ResourceType.STORAGE)
+        names = [*machines, *storage]
+        if components is None:
+            names += [resource.name for resource in self.resources if resource.name not in names]
+        order = [resource.name for resource in self.resources]
+        return tuple(self.resource(name) for name in sorted(names, key=order.index))
+
+    def groups(self) -> tuple[tuple[str, ...], ...]:
+        """Components that stay together, because they share an object store, in the order of their tiers."""
+        groups: list[list[Component]] = []
+        for component in self.components:
+            buckets = {use.resource for use in component.buckets}
+            joined = [g for g in groups if any(use.resource in buckets for c in g for use in c.buckets)]
+            groups = [g for g in groups if g not in joined] + [[*(c for g in joined for c in g), component]]
+        order = [c.name for c in self.components]
+        named = [tuple(sorted((c.name for c in group), key=order.index)) for group in groups]
+        return tuple(sorted(named, key=lambda group: order.index(group[0])))
 
     def start_order(self) -> list[Component]:
         """Components so that each comes after all that it depends on; ``ValueError`` names a circle."""

@@ -7,8 +7,25 @@ from typing import Literal
 from pydantic_xml import attr, element, wrapped
 
 from descriptors.application import Requirements
-from descriptors.base import Document, Identifier, Moment, Name, Reference
+from descriptors.base import Document, Element, Identifier, Moment, Name, Quantity, Reference
 from descriptors.resources import ResourceClass
+
+
+class Part(Element, tag="part"):
+    """Components that one vendor could have without the others."""
+
+    components: tuple[Name, ...] = element(tag="component", min_length=1)
+    resources: tuple[Name, ...] = element(tag="uses", min_length=1)
+    """The names of the resource classes that they need; of a machine's, as often as there are machines."""
+
+
+class Flow(Element, tag="flow"):
+    """What is expected to flow from one component to another, or to the world, in a month."""
+
+    sender: Name = attr()
+    receiver: Name | None = attr(default=None)
+    """None: the world."""
+    gib_month: Quantity = attr()
 
 
 class CallForProposals(Document, tag="call-for-proposals"):
@@ -27,3 +44,8 @@ class CallForProposals(Document, tag="call-for-proposals"):
     resources: tuple[ResourceClass, ...] = wrapped("resources", element(tag="resource", min_length=1))
     supersedes: Reference | None = element(tag="supersedes", default=None)
     """In a renegotiation: the running agreement that is to be replaced."""
+    components: tuple[Name, ...] = element(tag="component", default=())
+    """What the resources are for; none: the whole application."""
+    parts: tuple[Part, ...] = element(tag="part", default=())
+    """What could go to different vendors: each is called for by itself, too. None: nothing."""
+    flows: tuple[Flow, ...] = element(tag="flow", default=())

@@ -9,7 +9,7 @@ from pydantic_xml import attr, element
 from descriptors.application import Attribute
 from descriptors.base import Count, Document, Element, Identifier, Moment, Money, Name, Printable, Revision, Share
 from descriptors.resources import Reason
-from descriptors.sla import Offer
+from descriptors.sla import Offer, PriceTerms
 
 
 class Incident(Element, tag="incident"):
@@ -55,10 +55,34 @@ class Criterion(Element, tag="criterion"):
     """What is offered, in words."""
 
 
-class Ranked(Element, tag="ranked"):
-    """One vendor's row in a comparison: an offer with its score, or the reasons why the vendor is left out."""
+class Composition(Document, tag="composition"):
+    """An application shared out among vendors: an offer for each part, to be accepted all together or not at all."""
 
-    vendor: Name = attr()
+    id: Identifier = attr()
+    call: Identifier = attr()
+    application: Name = attr()
+    expires: Moment = attr()
+    """When the first of its offers does."""
+    traffic_month: Money = attr()
+    """What the egress between the vendors, and to the world, costs in a month."""
+    proven: bool = attr(default=True)
+    """Whether every other way to share it out was ruled out; else there were too many to look at."""
+    price: PriceTerms = element(tag="price")
+    """What the offers cost together, without the traffic; for egress the dearest."""
+    offers: tuple[Offer, ...] = element(tag="offer", min_length=1)
+
+    @property
+    def name(self) -> str:
+        """The vendors, in the order of the parts."""
+        return " + ".join(dict.fromkeys(offer.vendor for offer in self.offers))
+
+
+class Ranked(Element, tag="ranked"):
+    """A row in a comparison: a vendor's offer, or several vendors' put together, with its score; or the reasons why
+    the vendor is left out."""
+
+    vendor: Name | None = attr(default=None)
+    """None: of several vendors."""
     score: float | None = attr(default=None, ge=0, le=1, allow_inf_nan=False)
     """Weighted utility from 0 (worst) to 1 (best); None when excluded."""
     chosen: bool = attr(default=False)
@@ -69,8 +93,19 @@ class Ranked(Element, tag="ranked"):
     wins_below: Money | None = attr(default=None)
     """The offer wins if a month costs less than this and all else stays as it is. None: its price does not decide."""
     offer: Offer | None = element(tag="offer", default=None)
+    composition: Composition | None = element(tag="composition", default=None)
     criteria: tuple[Criterion, ...] = element(tag="criterion", default=())
     excluded_because: tuple[Reason, ...] = element(tag="reason", default=())
+
+    @property
+    def name(self) -> str:
+        """The vendor, or the vendors."""
+        return self.composition.name if self.composition else self.vendor or ""
+
+    @property
+    def proposal(self) -> Offer | Composition | None:
+        """What can be accepted."""
+        return self.offer or self.composition
 
 
 class Comparison(Document, tag="comparison"):
@@ -82,5 +117,5 @@ class Comparison(Document, tag="comparison"):
 
     @property
     def chosen(self) -> Offer | None:
-        """The recommended offer; None when every vendor is excluded."""
+        """The recommended vendor's offer; None when every vendor is excluded, or several vendors are recommended."""
         return next((row.offer for row in self.rows if row.chosen), None)

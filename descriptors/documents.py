@@ -25,7 +25,7 @@ from descriptors import messages
 from descriptors.application import Application
 from descriptors.base import MIB, Document
 from descriptors.cfp import CallForProposals
-from descriptors.comparison import Comparison, Record
+from descriptors.comparison import Comparison, Composition, Record
 from descriptors.deployment import Deployment
 from descriptors.digests import canonical, digest, plain
 from descriptors.layout import model_at, slots
@@ -49,6 +49,7 @@ DOCUMENTS: dict[str, type[Document]] = {
         Offer,
         CounterOffer,
         Refusal,
+        Composition,
         Comparison,
         Delegation,
         Acceptance,

@@ -21,8 +21,9 @@ class Request(Document, tag="request"):
     """Only with this vendor, where the action allows a choice."""
     component: Name | None = attr(default=None)
     """Only this component, where the action allows a choice."""
-    delegation: Token | None = element(tag="delegation", default=None)
-    """What lets the agent accept an offer, signed by the deployer: where the action ends in an agreement."""
+    delegations: tuple[Token, ...] = element(tag="delegation", default=())
+    """What lets the agent accept each offer, signed by the deployer: where the action ends in an agreement, or, with a
+    composition, in several."""
 
 
 class Problem(Document, tag="problem"):

@@ -221,6 +221,8 @@ class Offer(Document, tag="offer"):
     """The counter-offer that it answers; None: the call itself."""
     supersedes: Reference | None = element(tag="supersedes", default=None)
     """The agreement that would be replaced (renegotiation)."""
+    components: tuple[Name, ...] = element(tag="component", default=())
+    """The components that it is for; none: the whole application."""
 
     def guaranteed(self, property: Property) -> Decimal | None:  # noqa: A002 - the document's own word
         """What is guaranteed of the property for everything offered: of the best guarantee of each resource class
@@ -374,6 +376,8 @@ class Agreement(Document, tag="agreement"):
     move: MoveTerms | None = element(tag="move", default=None)
     supersedes: Reference | None = element(tag="supersedes", default=None)
     """The agreement that it replaced (renegotiation)."""
+    components: tuple[Name, ...] = element(tag="component", default=())
+    """The components that it is for; none: the whole application."""
 
     def become(self, state: AgreementState) -> Agreement:
         """The agreement in another state; itself if it is in it already. ``ValueError`` where that cannot follow."""

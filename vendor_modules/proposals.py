@@ -48,6 +48,7 @@ def propose(vendor: str, call: CallForProposals, catalogue: Catalogue) -> Offer 
         resources=call.resources,
         allocations=allocations,
         guarantees=catalogue.guarantees,
+        components=call.components,
     )
 
 

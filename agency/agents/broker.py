@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from spade.message import Message
 
 from agency.agents import addresses
@@ -14,7 +16,8 @@ from agency.problems import AgencyError, refuse
 from agency.records import records
 from agency.relocation.workshop import Workshop
 from agency.trust.signing import Signed
-from broker.comparison import compare
+from broker.comparison import Answer, compare
+from broker.placement import part_calls
 from descriptors.base import utc_now
 from descriptors.cfp import CallForProposals
 from descriptors.comparison import Comparison
@@ -39,13 +42,20 @@ class BrokerAgent(RoleAgent):
         self._net.take_up()
 
     async def compare(self, call: CallForProposals) -> Comparison:
-        """Ask the vendors and weigh their answers."""
+        """Ask the vendors, for the whole and at the same time for each part, and weigh their answers."""
+        whole, *parts = await asyncio.gather(*(self._answers(each) for each in (call, *part_calls(call))))
+        known = await records(self._workshop.store)
+        if not parts:
+            return compare(call, whole, utc_now(), records=known)
+        # there may be many ways to put parts together: others' messages go on meanwhile
+        return await asyncio.to_thread(compare, call, whole, utc_now(), parts=parts, records=known)
+
+    async def _answers(self, call: CallForProposals) -> dict[str, Answer]:
         vendors = {self._at(name): name for name in self._asked(call)}
         async with self._net.calling(call, vendors):
             heard = await self._net.ask(call.id, dict.fromkeys(vendors, call), call.reply_by)
             await self._net.stand(call.id, heard)
-        answers = {vendors[jid]: each.answer for jid, each in heard.items()}
-        return compare(call, answers, utc_now(), records=await records(self._workshop.store))
+        return {vendors[jid]: each.answer for jid, each in heard.items()}
 
     async def accept(self, request: Request) -> Agreement:
         """Accept an offer on the deployer's behalf."""
@@ -58,10 +68,10 @@ class BrokerAgent(RoleAgent):
         """What lets this agent accept the offer; refused unless the deployer has signed it, and it goes that far."""
         if offer.expires <= utc_now():
             raise refuse("expired", f"offer {offer.id} expired at {offer.expires:%H:%M:%S %Z}", "ask for new offers")
-        if request.delegation is None:
+        if not request.delegations:
             raise _not_delegated("the deployer has not signed that it may be accepted")
         signed = self._workshop.site.verifier.verify(
-            request.delegation,
+            request.delegations[0],
             Delegation,
             audience=str(self.jid),
             sender=self.link.address(addresses.DEPLOYER),

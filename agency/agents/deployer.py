@@ -10,6 +10,7 @@ from agency.messaging.links import Link
 from agency.messaging.request import ask
 from agency.relocation.workshop import Workshop
 from descriptors.base import Document, new_id, utc_now
+from descriptors.comparison import Composition
 from descriptors.messages import Request
 from descriptors.relocation import RelocationPlan
 from descriptors.sla import Offer
@@ -27,20 +28,25 @@ class DeployerAgent(RoleAgent):
         self._signer = workshop.site.signer(jid)
 
     async def request(self, request: Request, expect: type[D]) -> D:
-        """Have the Mediator see to it. What ends in an agreement is delegated to the Broker: for that offer's price,
+        """Have the Mediator see to it. What ends in agreements is delegated to the Broker: for each offer's price,
         until it expires, and for no more."""
-        offer = await self._offer(request)
-        if offer is not None and offer.expires > utc_now():
-            request = request.model_copy(update={"delegation": self._delegation(offer)})
+        offers = await self._offers(request)
+        if offers and all(offer.expires > utc_now() for offer in offers):
+            request = request.model_copy(update={"delegations": tuple(map(self._delegation, offers))})
         return await ask(self, self.link.address(addresses.MEDIATOR), request, expect)
 
-    async def _offer(self, request: Request) -> Offer | None:
-        """The offer that would be accepted; None if the request is about none, or about what is not there."""
+    async def _offers(self, request: Request) -> tuple[Offer, ...]:
+        """The offers that would be accepted; none if the request is about none, or about what is not there."""
         store, subject = self._workshop.store, request.subject
         if request.action == "relocate":
             plan = await store.find(RelocationPlan, subject)
-            return None if plan is None else await store.find(Offer, plan.offer)
-        return await store.find(Offer, subject) if request.action == "accept" else None
+            subject = plan.offer if plan else ""
+        elif request.action != "accept":
+            return ()
+        elif composition := await store.find(Composition, subject):
+            return composition.offers
+        offer = await store.find(Offer, subject)
+        return (offer,) if offer else ()
 
     def _delegation(self, offer: Offer) -> str:
         broker = self.link.address(addresses.BROKER)

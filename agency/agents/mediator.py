@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 
 from agency import records
@@ -10,11 +11,13 @@ from agency.messaging.agent import RoleAgent
 from agency.messaging.links import Link
 from agency.messaging.request import Responder, ask
 from agency.problems import AgencyError, refuse
+from agency.relocation.outcome import terminate
 from agency.relocation.workshop import Workshop
+from broker.placement import flows_of, part_calls, parts_of
 from descriptors.application import Application
 from descriptors.base import Document, new_id, utc_now
 from descriptors.cfp import CallForProposals
-from descriptors.comparison import Comparison
+from descriptors.comparison import Comparison, Composition
 from descriptors.deployment import Deployment
 from descriptors.messages import Request
 from descriptors.relocation import RelocationPlan, RelocationReceipt
@@ -64,9 +67,12 @@ class MediatorAgent(RoleAgent):
             issued=now,
             reply_by=now + self._call_time,
             requirements=application.requirements,
-            resources=application.resources,
+            resources=application.needed(),
+            parts=parts_of(application),
+            flows=flows_of(application),
         )
-        await store.put(call, id=call.id, application=name)
+        for each in (call, *part_calls(call)):  # what is offered for a part answers the call for it
+            await store.put(each, id=each.id, application=name)
         await self._workshop.events.happened(name, "submitted", f"call for proposals {call.id} goes out")
         comparison = await ask(self, self.link.address(addresses.BROKER), call, Comparison)
         await keep_offers(self._workshop, comparison)
@@ -85,53 +91,84 @@ class MediatorAgent(RoleAgent):
     async def see_to(self, request: Request) -> Document:
         """Do what was requested, or have it done by the agent whose work it is."""
         if request.action == "accept":
-            return await self.accept(request.subject, request.delegation)
+            return await self.accept(request.subject, request.delegations)
         if request.action in ("plan-relocation", "relocate", "cancel"):
             kind = RelocationPlan if request.action == "plan-relocation" else RelocationReceipt
             expected = kind if request.action != "cancel" else Deployment
             return await ask(self, self.link.address(addresses.RELOCATOR), request, expected)
         return await ask(self, self.link.address(addresses.PROVISIONER), request, Deployment)
 
-    async def accept(self, offer_id: str, delegation: str | None) -> Agreement:
-        """Accept an offer. Accepting it again gives the same agreement."""
-        offer = await self._workshop.store.get(Offer, offer_id)
+    async def accept(self, subject: str, delegations: Sequence[str]) -> Agreement | Composition:
+        """Accept an offer, or all offers of a composition, of which each has its delegation. Accepting it again gives
+        the same agreement."""
+        store = self._workshop.store
+        if composition := await store.find(Composition, subject):
+            return await self._accept_all(composition, delegations)
+        offer = await store.get(Offer, subject)
         async with self._workshop.lock(offer.application):
-            for agreement in await self._workshop.store.all(Agreement, application=offer.application):
+            for agreement in await store.all(Agreement, application=offer.application):
                 if agreement.offer == offer.id:
                     return agreement
             await self._check_no_agreement(offer.application)
             await self._check_acceptable(offer)
-            return await make_agreement(self, self._workshop, offer, delegation)
+            return await make_agreement(self, self._workshop, offer, delegations)
 
-    async def _check_no_agreement(self, name: str) -> None:
+    async def _accept_all(self, composition: Composition, delegations: Sequence[str]) -> Composition:
+        """Accept every offer, or none: when one vendor backs out, what was agreed with the others ends."""
+        name, workshop = composition.application, self._workshop
+        async with workshop.lock(name):
+            known = await workshop.store.all(Agreement, application=name)
+            made = [a for a in known if a.offer in {offer.id for offer in composition.offers} and a.state == "observed"]
+            if len(made) == len(composition.offers):
+                return composition
+            await self._check_no_agreement(name, but=made)
+            await self._check_acceptable(composition)
+            try:
+                for number, offer in enumerate(composition.offers):
+                    if offer.id not in {agreement.offer for agreement in made}:
+                        its = delegations[number : number + 1]
+                        made.append(await make_agreement(self, workshop, offer, its))
+            except Exception:
+                for agreement in made:
+                    await terminate(workshop, agreement)
+                raise
+        return composition
+
+    async def _check_no_agreement(self, name: str, but: Sequence[Agreement] = ()) -> None:
         for agreement in await self._workshop.store.all(Agreement, application=name):
-            if agreement.state == "observed":
+            if agreement.state == "observed" and agreement not in but:
                 raise refuse(
                     "already-agreed",
                     f"{name} has an agreement with {agreement.provider} already ({agreement.id})",
                     f"`agency deploy {name}`, or `agency destroy {name}` to end it",
                 )
 
-    async def _check_acceptable(self, offer: Offer) -> None:
+    async def _check_acceptable(self, chosen: Offer | Composition) -> None:
         """Refuse what the broker left out, and what was offered for another descriptor than the present one."""
-        store = self._workshop.store
-        comparison = await store.get(Comparison, offer.call)
-        row = next((row for row in comparison.rows if row.offer and row.offer.id == offer.id), None)
+        store, whose = self._workshop.store, chosen.vendor if isinstance(chosen, Offer) else chosen.name
+        if isinstance(chosen, Offer) and chosen.components:
+            raise refuse(
+                "part-only",
+                f"the offer of {whose} is for {', '.join(chosen.components)} only",
+                f"accept the composition that it is in: see `agency offers {chosen.application}`",
+            )
+        comparison = await store.get(Comparison, chosen.call)
+        row = next((row for row in comparison.rows if row.proposal and row.proposal.id == chosen.id), None)
         if row is None or row.excluded_because:
             why = row.excluded_because[0].message if row else "it came too late to be compared"
             raise refuse(
                 "excluded",
-                f"the offer of {offer.vendor} does not qualify: {why}",
+                f"the offer of {whose} does not qualify: {why}",
                 "accept another, or change the requirements and submit again",
             )
-        call = await store.get(CallForProposals, offer.call)
-        application = await store.get(Application, offer.application)
-        asked = ("deployment", application.requirements, application.resources)
+        call = await store.get(CallForProposals, chosen.call)
+        application = await store.get(Application, chosen.application)
+        asked = ("deployment", application.requirements, application.needed())
         if (call.purpose, call.requirements, call.resources) != asked:
             raise refuse(
                 "outdated",
-                f"the offer of {offer.vendor} was made for something else than {offer.application} as it is now",
-                f"accept one of the latest: see `agency offers {offer.application}`",
+                f"the offer of {whose} was made for something else than {chosen.application} as it is now",
+                f"accept one of the latest: see `agency offers {chosen.application}`",
             )
 
 
@@ -140,20 +177,24 @@ async def keep_offers(workshop: Workshop, comparison: Comparison) -> None:
     application = comparison.application
     await workshop.store.put(comparison, id=comparison.call, application=application)
     for row in comparison.rows:
-        if row.offer:
-            await workshop.store.put(row.offer, id=row.offer.id, application=application)
-    made = sum(1 for row in comparison.rows if not row.excluded_because)
-    text = f"{made} of {len(comparison.rows)} vendors qualify for {comparison.call}"
+        if row.composition:
+            await workshop.store.put(row.composition, id=row.composition.id, application=application)
+        for offer in row.composition.offers if row.composition else [row.offer] if row.offer else []:
+            await workshop.store.put(offer, id=offer.id, application=application)
+    vendors = [row for row in comparison.rows if row.vendor]
+    made = sum(1 for row in vendors if not row.excluded_because)
+    text = f"{made} of {len(vendors)} vendors qualify for {comparison.call}"
     await workshop.events.happened(application, "offers", text)
 
 
-async def make_agreement(agent: RoleAgent, workshop: Workshop, offer: Offer, delegation: str | None) -> Agreement:
+async def make_agreement(agent: RoleAgent, workshop: Workshop, offer: Offer, delegations: Sequence[str]) -> Agreement:
     """Have the broker accept the offer, as the deployer has delegated it, check that the agreement is about it, and
     keep it."""
     try:
-        request = Request(action="accept", subject=offer.id, delegation=delegation)
+        request = Request(action="accept", subject=offer.id, delegations=tuple(delegations))
         agreement = await ask(agent, agent.link.address(addresses.BROKER), request, Agreement)
-        if agreement.offer != offer.id or agreement.provider != offer.vendor or agreement.price != offer.price:
+        agreed = (agreement.offer, agreement.provider, agreement.price, agreement.components)
+        if agreed != (offer.id, offer.vendor, offer.price, offer.components):
             raise refuse(
                 "agreement-differs", f"{offer.vendor} confirms something else than it offered", "take another offer"
             )
@@ -167,9 +208,10 @@ async def make_agreement(agent: RoleAgent, workshop: Workshop, offer: Offer, del
 
 
 async def _not_stood_by(workshop: Workshop, offer: Offer, error: AgencyError) -> None:
-    """Hold it against the vendor that it did not confirm its offer, which was accepted in time. Where there was no
-    answer, nobody knows whose fault that is."""
-    if offer.expires <= utc_now() or error.problem.retryable or error.problem.code == "no-answer":
+    """Hold it against the vendor that it did not confirm its offer, which was accepted in time. Other errors may be
+    anybody's: where there was no answer, nobody knows whose fault that is."""
+    its_own = error.problem.code in ("not-offered", "agreement-differs") or records.at_fault(error.problem)
+    if offer.expires <= utc_now() or not its_own:
         return
     message, application = error.problem.message, offer.application
     await records.broke(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
 from agency.agents.mediator import LIVE, live_deployment
@@ -15,7 +15,7 @@ from agency.relocation.outcome import terminate
 from agency.relocation.probing import await_health
 from agency.relocation.release import let_go
 from agency.relocation.viaduct import begin, result_of, was_begun
-from agency.relocation.workshop import Order, Workshop
+from agency.relocation.workshop import Order, Workshop, covers
 from descriptors.application import Application
 from descriptors.base import new_id, utc_now
 from descriptors.deployment import DeployedResource, Deployment
@@ -68,40 +68,42 @@ class ProvisionerAgent(RoleAgent):
         return await store.get(Deployment, deployment.id)
 
     async def _order(self, application: Application, deployment: Deployment) -> Order:
-        agreement = await self._workshop.store.get(Agreement, deployment.agreements[0])
-        if agreement.state != "observed":
-            name = deployment.application
-            raise refuse("no-agreement", f"{agreement.id} has ended", f"`agency destroy {name}`, then submit it again")
+        agreements = [await self._workshop.store.get(Agreement, each) for each in deployment.agreements]
+        for agreement in agreements:
+            if agreement.state != "observed":
+                name, remedy = deployment.application, "then submit it again"
+                raise refuse("no-agreement", f"{agreement.id} has ended", f"`agency destroy {name}`, {remedy}")
         return Order(
             kind="deploy",
             id=deployment.id,
             application=application,
             deployment=deployment,
-            agreement=agreement,
-            tasks=deployment_tasks(application, agreement.provider),
+            agreement=agreements[0],
+            further=tuple(agreements[1:]),
+            tasks=deployment_tasks(application, _places(application, agreements)),
         )
 
     async def _begin(self, name: str) -> Deployment:
-        agreement = await self._agreement(name)
+        agreements = await self._agreements(name)
         deployment = Deployment(
             id=new_id("deployment"),
             application=name,
             revision=1,
             changed=utc_now(),
             status="deploying",
-            agreements=(agreement.id,),
+            agreements=tuple(agreement.id for agreement in agreements),
             resources=(),
             endpoints=(),
         )
         await self._workshop.store.insert(deployment, id=deployment.id, application=name)
         return deployment
 
-    async def _agreement(self, name: str) -> Agreement:
-        agreements = await self._workshop.store.all(Agreement, application=name, newest_first=True)
-        for agreement in agreements:
-            if agreement.state == "observed":
-                return agreement
-        raise refuse("no-agreement", f"no offer for {name} has been accepted", "`agency accept OFFER` first")
+    async def _agreements(self, name: str) -> list[Agreement]:
+        agreements = await self._workshop.store.all(Agreement, application=name)
+        observed = [agreement for agreement in agreements if agreement.state == "observed"]
+        if not observed:
+            raise refuse("no-agreement", f"no offer for {name} has been accepted", "`agency accept OFFER` first")
+        return observed
 
     async def start_application(self, name: str) -> Deployment:
         """Start every machine, what others depend on first; done when each says that it works."""
@@ -167,3 +169,20 @@ class ProvisionerAgent(RoleAgent):
         await self._workshop.store.replace(after, id=after.id, expected_revision=deployment.revision)
         await self._workshop.events.happened(deployment.application, status, f"{deployment.application} is {status}")
         return after
+
+
+def _places(application: Application, agreements: Sequence[Agreement]) -> dict[str, str]:
+    """The vendor of each component; refused while some component has none."""
+    places = {
+        component.name: agreement.provider
+        for component in application.components
+        for agreement in agreements
+        if covers(agreement, [component.name])
+    }
+    if missing := [component.name for component in application.components if component.name not in places]:
+        raise refuse(
+            "agreement-missing",
+            f"there is no agreement for {', '.join(missing)} of {application.name}",
+            f"accept the composition again, or `agency destroy {application.name}` and submit it again",
+        )
+    return places

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+from collections.abc import Sequence
 from datetime import timedelta
 
 from agency.agents import addresses
@@ -49,7 +50,7 @@ class RelocatorAgent(RoleAgent):
             return await self.plan(request.subject, request.vendor, request.component)
         if request.action == "cancel":
             return await self.cancel(request.subject)
-        return await self.apply(request.subject, request.delegation)
+        return await self.apply(request.subject, request.delegations)
 
     async def plan(self, name: str, vendor: str | None, component: str | None) -> RelocationPlan:
         """Plan to move the application, or one component: to that vendor, or to the best other one."""
@@ -95,22 +96,23 @@ class RelocatorAgent(RoleAgent):
             vendors=(vendor,) if vendor else others,
             requirements=application.requirements,
             resources=resources_of(application, components),
+            components=components,
         )
 
-    async def apply(self, plan_id: str, delegation: str | None) -> RelocationReceipt:
+    async def apply(self, plan_id: str, delegations: Sequence[str]) -> RelocationReceipt:
         """Execute an approved plan. Joins it when it is under way; gives its receipt when it is done."""
         store = self._workshop.store
         plan = await store.get(RelocationPlan, plan_id)
         async with self._workshop.lock(plan.application):
             if not await was_begun(plan_id):
-                await begin(await self._order(plan, delegation))
+                await begin(await self._order(plan, delegations))
         await result_of(plan_id)
         receipt = await store.get(RelocationReceipt, receipt_id(plan_id))
         if receipt.outcome != "relocated":
             raise AgencyError(_what_happened(receipt))
         return receipt
 
-    async def _order(self, plan: RelocationPlan, delegation: str | None) -> Order:
+    async def _order(self, plan: RelocationPlan, delegations: Sequence[str]) -> Order:
         store = self._workshop.store
         self._workshop.refuse_if_busy(plan.application)
         application, deployment = await self._running(plan.application)
@@ -119,7 +121,7 @@ class RelocatorAgent(RoleAgent):
         if plan.expires <= utc_now():
             raise refuse("expired", f"the offer under {plan.id} expired at {plan.expires:%H:%M:%S %Z}", "plan again")
         await asyncio.to_thread(self._check_room, plan)
-        agreement = await make_agreement(self, self._workshop, await store.get(Offer, plan.offer), delegation)
+        agreement = await make_agreement(self, self._workshop, await store.get(Offer, plan.offer), delegations)
         return Order(
             kind="relocate",
             id=plan.id,

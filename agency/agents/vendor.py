@@ -75,4 +75,5 @@ class VendorAgent(RoleAgent):
             resources=tuple(resource.model_copy(update=tied) for resource in offer.resources),
             allocations=offer.allocations,
             guarantees=offer.guarantees,
+            components=offer.components,
         )

@@ -12,9 +12,9 @@ _CENT, _THOUSANDTH = Decimal("0.01"), Decimal("0.001")
 
 def changes(row: Ranked) -> list[str]:
     """Sentences without a full stop; none where the row is not compared, or nothing changes anything."""
-    if row.offer is None or not row.criteria:
+    if row.proposal is None or not row.criteria:
         return []
-    return [*_by_price(row, row.offer.price.currency), *_by_weights(row)]
+    return [*_by_price(row, row.proposal.price.currency), *_by_weights(row)]
 
 
 def _by_price(row: Ranked, currency: str) -> Iterator[str]:

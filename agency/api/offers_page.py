@@ -9,6 +9,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from agency.api.changes import changes
+from agency.api.views import offer_row
 from descriptors.application import Application
 from descriptors.cfp import CallForProposals
 from descriptors.comparison import Comparison, Ranked
@@ -32,12 +33,13 @@ def offers_html(application: Application, call: CallForProposals, comparison: Co
     template = _TEMPLATES.get_template("offers.html")
     return template.render(
         policy=CONTENT_POLICY,
+        guarantees=lambda row: offer_row(row)["guarantees"],
         application=application,
         call=call,
         now=now,
         wanted=[_resource(resource) for resource in call.resources],
         requirements=_requirements(call),
-        weights=ranked[0].criteria if ranked else (),
+        flows=call.flows,
         ranked=ranked,
         detailed=[_detail(row) for row in ranked[:DETAILED]],
         excluded=[row for row in comparison.rows if row.excluded_because],
@@ -45,8 +47,9 @@ def offers_html(application: Application, call: CallForProposals, comparison: Co
 
 
 def _detail(row: Ranked) -> dict[str, Any]:
-    assert row.offer is not None  # noqa: S101 - what is not excluded is an offer
-    return {"row": row, "offer": row.offer, "digest": digest(row.offer), "changes": changes(row)}
+    offers = row.composition.offers if row.composition else (row.offer,)
+    signed = [(offer, digest(offer)) for offer in offers if offer is not None]
+    return {"row": row, "price": row.proposal and row.proposal.price, "offers": signed, "changes": changes(row)}
 
 
 def _resource(resource: ResourceClass) -> tuple[str, str, str]:

@@ -37,7 +37,7 @@ from descriptors import messages
 from descriptors.application import Application, Weight
 from descriptors.base import Document, utc_now
 from descriptors.cfp import CallForProposals
-from descriptors.comparison import Comparison
+from descriptors.comparison import Comparison, Composition
 from descriptors.deployment import Deployment
 from descriptors.documents import DocumentError, Form, dump, load
 from descriptors.relocation import RelocationPlan, RelocationReceipt
@@ -49,6 +49,10 @@ API_FILE = "api.json"
 """In the state directory: where the API is, and the token for it."""
 FORESEEN = (AgencyError, DocumentError, NotStored, ValidationError, VendorError, registry.UnknownModule)
 """Errors that are answered with their problem and are no fault of the agency's."""
+KEPT: tuple[type[Document], ...] = (
+    Application, Offer, Composition, Comparison, Agreement, Deployment, RelocationPlan, RelocationReceipt,
+)  # fmt: skip
+"""Documents that are shown to whoever has their id."""
 MAX_BLOB = 64 * 1024 * 1024
 """Bytes of one uploaded file."""
 
@@ -114,7 +118,16 @@ def _add_queries(app: FastAPI, agency: Agency) -> None:
 
     @app.get("/documents/{identifier}")
     async def document(identifier: str, form: Form = Form.JSON) -> Response:
-        for kind in (Application, Offer, Comparison, Agreement, Deployment, RelocationPlan, RelocationReceipt):
+        for kind in (
+            Application,
+            Offer,
+            Composition,
+            Comparison,
+            Agreement,
+            Deployment,
+            RelocationPlan,
+            RelocationReceipt,
+        ):
             if found := await store.find(kind, identifier):
                 return Response(dump(found, form), media_type=f"application/{form.value}")
         raise refuse("not-found", f"there is no document {identifier!r}", "see `agency status` and `agency receipts`")
@@ -135,6 +148,7 @@ async def _latest_offers(store: Store, name: str, given: tuple[Weight, ...]) -> 
 
 def _add_actions(app: FastAPI, agency: Agency) -> None:
     workshop = agency.workshop
+    store = workshop.store
 
     async def mediate(request: messages.Request, expect: type[Document]) -> Document:
         return await agency.deployer.request(request, expect)
@@ -161,6 +175,9 @@ def _add_actions(app: FastAPI, agency: Agency) -> None:
     @app.post("/offers/{offer}/accept")
     async def accept(offer: str) -> dict[str, Any]:
         request = messages.Request(action="accept", subject=offer)
+        if await store.find(Composition, offer):
+            await mediate(request, Composition)
+            return await views.accepted(workshop, await store.get(Composition, offer))
         return (await mediate(request, Agreement)).model_dump(mode="json")
 
     @app.post("/applications/{name}/plan")

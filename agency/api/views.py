@@ -14,9 +14,9 @@ from agency.relocation.workshop import Workshop
 from agency.running import Unusable
 from agency.store.store import Event
 from descriptors.application import Application
-from descriptors.comparison import Comparison, Criterion, Ranked
+from descriptors.comparison import Comparison, Composition, Criterion, Ranked
 from descriptors.deployment import Deployment
-from descriptors.sla import Agreement
+from descriptors.sla import Agreement, Offer
 from vendor_modules.capabilities import CAPABILITIES
 from vendor_modules.documentation import about
 from vendor_modules.errors import VendorError
@@ -29,18 +29,23 @@ HISTORY = 20
 
 
 def offer_row(row: Ranked) -> Json:
-    """One vendor's row of a comparison; prices are numbers, None where there is no offer."""
-    price = row.offer.price if row.offer else None
+    """One row of a comparison: a vendor's, or that of several vendors together. Prices are numbers, None where there
+    is no offer; ``offer`` is what to accept."""
+    proposal, composition = row.proposal, row.composition
+    price = proposal.price if proposal else None
+    offers = composition.offers if composition else (row.offer,) if row.offer else ()
     return {
-        "vendor": row.vendor,
-        "offer": row.offer.id if row.offer else None,
-        "region": row.offer.region if row.offer else None,
-        "jurisdiction": row.offer.jurisdiction if row.offer else None,
+        "vendor": row.name,
+        "offer": proposal.id if proposal else None,
+        "parts": [_part(offer) for offer in composition.offers] if composition else [],
+        "region": _joined(offer.region for offer in offers),
+        "jurisdiction": _joined(offer.jurisdiction for offer in offers),
         "price_per_hour": float(price.per_hour) if price else None,
         "price_per_month": float(price.per_month) if price else None,
+        "traffic_per_month": float(composition.traffic_month) if composition else None,
         "currency": price.currency if price else None,
-        "guarantees": [g.words() for g in row.offer.guarantees] if row.offer else [],
-        "expires": row.offer.expires.isoformat() if row.offer else None,
+        "guarantees": list(dict.fromkeys(g.words() for offer in offers for g in offer.guarantees)),
+        "expires": proposal.expires.isoformat() if proposal else None,
         "monthly_cost": _number(row.monthly_cost),
         "score": row.score,
         "chosen": row.chosen,
@@ -49,6 +54,33 @@ def offer_row(row: Ranked) -> Json:
         "changes": changes(row),
         "criteria": [_criterion(criterion) for criterion in row.criteria],
         "excluded_because": [reason.model_dump(mode="json", exclude_none=True) for reason in row.excluded_because],
+    }
+
+
+def _part(offer: Offer) -> Json:
+    return {
+        "vendor": offer.vendor,
+        "offer": offer.id,
+        "components": list(offer.components),
+        "price_per_hour": float(offer.price.per_hour),
+        "price_per_month": float(offer.price.per_month),
+    }
+
+
+def _joined(words: Iterable[str]) -> str | None:
+    return " + ".join(dict.fromkeys(words)) or None
+
+
+async def accepted(workshop: Workshop, composition: Composition) -> Json:
+    """A composition that was accepted, with the agreement that each of its offers became."""
+    agreements = await workshop.store.all(Agreement, application=composition.application)
+    offers = {offer.id for offer in composition.offers}
+    made = [agreement.model_dump(mode="json") for agreement in agreements if agreement.offer in offers]
+    return {
+        "id": composition.id,
+        "application": composition.application,
+        "provider": composition.name,
+        "agreements": made,
     }
 
 

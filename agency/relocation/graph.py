@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from descriptors.application import Application, Component
@@ -32,20 +32,25 @@ class _Graph:
         return [name for name in names if self.has(name)]
 
 
-def deployment_tasks(application: Application, vendor: str) -> tuple[Task, ...]:
-    """Everything at one vendor: keys, rules, addresses and storage side by side, then machines in their start order."""
+def deployment_tasks(application: Application, places: Mapping[str, str]) -> tuple[Task, ...]:
+    """Everything at the vendors that the components are to be at: keys, rules, addresses and storage side by side, then
+    machines in their start order. What no component uses is at the first one's."""
     graph = _Graph()
-    key_pair = graph.add("key-pair", "create-key-pair", vendor)
+    for vendor in dict.fromkeys(places.values()):
+        graph.add(f"key-pair-{vendor}", "create-key-pair", vendor)
+    users = {name: component.name for component in application.components for _, name, _, _ in component.uses()}
     for resource in application.resources:
         if resource.type is not ResourceType.STORAGE:
             continue
+        vendor = places[users.get(resource.name, application.components[0].name)]
         if resource.kind == "block":
             graph.add(f"volume-{resource.name}", "create-volume", vendor, resource.name)
         else:
             bucket = graph.add(f"bucket-{resource.name}", "create-bucket", vendor, resource.name)
             graph.add(f"access-key-{resource.name}", "create-access-key", vendor, resource.name, [bucket])
     for component in application.start_order():
-        surroundings = [key_pair, *_surroundings(graph, component, vendor)]
+        vendor = places[component.name]
+        surroundings = [f"key-pair-{vendor}", *_surroundings(graph, component, vendor)]
         surroundings += [f"volume-{use.resource}" for use in component.volumes]
         surroundings += [f"access-key-{use.resource}" for use in component.buckets]
         dependencies = [name for d in component.depends_on for name in graph.present([f"publish-{d}", f"verify-{d}"])]
@@ -91,7 +96,7 @@ def relocation_tasks(
 
 
 def _prepare(graph: _Graph, components: Sequence[Component], deployment: Deployment, target: str) -> list[str]:
-    names = [graph.add("key-pair", "create-key-pair", target)]
+    names = [graph.add(f"key-pair-{target}", "create-key-pair", target)]
     for component in components:
         names += _surroundings(graph, component, target)
     for resource in dict.fromkeys(use.resource for component in components for use in component.buckets):

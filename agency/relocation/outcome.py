@@ -46,7 +46,8 @@ async def conclude_deployment(workshop: Workshop, order: Order, outputs: dict[st
     with suppress(Conflicted):  # written before a crash
         await workshop.store.replace(after, id=after.id, expected_revision=order.deployment.revision)
     if not done:
-        await terminate(workshop, order.agreement)
+        for agreement in order.agreements:
+            await terminate(workshop, agreement)
 
 
 async def hold_to_account(workshop: Workshop, order: Order, result: Result) -> None:

@@ -12,13 +12,13 @@ from agency.relocation.conduit import Topology, place
 from agency.relocation.graph import relocation_tasks
 from agency.relocation.migrators import migrators
 from agency.relocation.migrators.configuration import disk_path
-from agency.relocation.workshop import Workshop
+from agency.relocation.workshop import Workshop, covers
 from descriptors.application import Application
 from descriptors.base import MIB, new_id
 from descriptors.deployment import Deployment
 from descriptors.relocation import Item, RelocationPlan, Task
-from descriptors.resources import ResourceClass
-from descriptors.sla import HOURS_PER_MONTH, Agreement, Allocation, Offer, PriceTerms
+from descriptors.resources import ResourceClass, ResourceType
+from descriptors.sla import HOURS_PER_MONTH, Agreement, Offer, PriceTerms
 from vendor_modules.proposals import MACHINE_DISK
 from vendor_modules.resources import Volume
 
@@ -63,11 +63,7 @@ def choose_components(
 
 def resources_of(application: Application, components: Sequence[str]) -> tuple[ResourceClass, ...]:
     """The resource classes that move with the components: machines and volumes. Object stores stay."""
-    names: dict[str, None] = {}
-    for name in components:
-        component = application.component(name)
-        names |= dict.fromkeys([component.resource, *(use.resource for use in component.volumes)])
-    return tuple(application.resource(name) for name in names)
+    return tuple(resource for resource in application.needed(components) if resource.kind != "object")
 
 
 def make_plan(
@@ -96,7 +92,7 @@ def make_plan(
         task for task in tasks if not task.name.startswith(("key-pair", "security", "address", "access", "release"))
     ]
     transfer = 2 * size / ASSUMED_RATE
-    before, after = _prices(application, agreements, offer)
+    before, after = _prices(application, agreements, offer, components)
     return RelocationPlan(
         id=new_id("plan"),
         application=application.name,
@@ -168,21 +164,38 @@ def _volume_words(resource: str, target: str, into_disk: bool, from_volume: bool
     return f"to a volume at {target}" if from_volume else f"out of the machine's disk, to a volume at {target}"
 
 
-def _prices(application: Application, agreements: Sequence[Agreement], offer: Offer) -> tuple[PriceTerms, PriceTerms]:
+def _prices(
+    application: Application, agreements: Sequence[Agreement], offer: Offer, moving: Sequence[str]
+) -> tuple[PriceTerms, PriceTerms]:
     """The price of the whole application now, and after the move: the offer, and what stays where it is."""
-    current: dict[str, tuple[Allocation, Agreement]] = {}
-    for agreement in agreements:
-        current |= {allocation.resource: (allocation, agreement) for allocation in agreement.allocations}
-    moving = {allocation.resource for allocation in offer.allocations}
     if any(agreement.price.currency != offer.price.currency for agreement in agreements):
         raise refuse(
             "other-currency",
             f"{offer.vendor} is priced in {offer.price.currency}, unlike what {application.name} has now",
             "choose a vendor with the same currency: prices cannot be compared otherwise",
         )
-    before = sum((allocation.price_per_hour for allocation, _ in current.values()), Decimal(0))
-    staying = sum((a.price_per_hour for name, (a, _) in current.items() if name not in moving), Decimal(0))
+    machines = {c.name: _price_now(agreements, c.resource, c.name) for c in application.components}
+    users = {use.resource: c.name for c in application.components for use in c.volumes}
+    storage = {
+        r.name: _price_now(agreements, r.name) for r in application.resources if r.type is not ResourceType.COMPUTE
+    }
+    before = sum([*machines.values(), *storage.values()], Decimal(0))
+    leaving = [machines[name] for name in moving]
+    leaving += [price for name, price in storage.items() if users.get(name) in moving]
+    staying = before - sum(leaving, Decimal(0))
     return _terms(before, agreements[-1].price), _terms(offer.price.per_hour + staying, offer.price)
+
+
+def _price_now(agreements: Sequence[Agreement], resource: str, component: str | None = None) -> Decimal:
+    """What is paid for the resource in an hour, for that component's machine if it is one: by the latest agreement."""
+    prices = [
+        allocation.price_per_hour
+        for agreement in agreements
+        if component is None or covers(agreement, [component])
+        for allocation in agreement.allocations
+        if allocation.resource == resource
+    ]
+    return prices[-1] if prices else Decimal(0)
 
 
 def _terms(per_hour: Decimal, like: PriceTerms) -> PriceTerms:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -91,8 +91,31 @@ class Order(BaseModel):
     """As it was at the start."""
     agreement: Agreement
     """What new resources are created under."""
+    further: tuple[Agreement, ...] = ()
+    """The other vendors' agreements, where several have parts of the application."""
     plan: RelocationPlan | None = None
     tasks: tuple[Task, ...]
+
+    @property
+    def agreements(self) -> tuple[Agreement, ...]:
+        """All agreements that new resources are created under."""
+        return self.agreement, *self.further
+
+    def agreement_at(
+        self, vendor: str | None, *, component: str | None = None, resource: str | None = None
+    ) -> Agreement:
+        """The vendor's agreement for the component, for those that use the resource, or for anything."""
+        users = {c.name for c in self.application.components if resource in [name for _, name, _, _ in c.uses()]}
+        users |= {component} if component else set()
+        for agreement in self.agreements:
+            if agreement.provider == vendor and (not users or covers(agreement, users)):
+                return agreement
+        return self.agreement
+
+
+def covers(agreement: Agreement, components: Collection[str]) -> bool:
+    """Whether the agreement is for one of the components."""
+    return not agreement.components or not set(components).isdisjoint(agreement.components)
 
 
 class Cancelled(Exception):

@@ -255,10 +255,9 @@ def _check_agreement(link: Link) -> None:
     _require(agreement, agreement.offer == offer.id and agreement.provider == offer.vendor, "names another offer")
     _require(agreement, signed.issuer == offered.issuer, "was not signed by whom the offer is from")
     _require(agreement, signed.audience == accepted.issuer, "is not addressed to who accepted")
-    same = (agreement.price, agreement.allocations, agreement.guarantees, agreement.move)
-    _require(
-        agreement, same == (offer.price, offer.allocations, offer.guarantees, offer.move), "differs from its offer"
-    )
+    agreed = (agreement.price, agreement.allocations, agreement.guarantees, agreement.move, agreement.components)
+    offered_terms = (offer.price, offer.allocations, offer.guarantees, offer.move, offer.components)
+    _require(agreement, agreed == offered_terms, "differs from its offer")
     _in_time(link, accepted_link, until=accepted.expires)
 
 

@@ -30,7 +30,7 @@ async def left_undone(workshop: Workshop, monkeypatch: pytest.MonkeyPatch, versi
     )  # fmt: skip
     order = Order(
         kind="deploy", id=deployment.id, application=application, deployment=deployment, agreement=agreement,
-        tasks=deployment_tasks(application, "alpha"),
+        tasks=deployment_tasks(application, {c.name: "alpha" for c in application.components}),
     )  # fmt: skip
     listed = SimpleNamespace(
         workflow_id=order.id, app_version=version, input={"args": [order.model_dump_json()], "kwargs": {}}

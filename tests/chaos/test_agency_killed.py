@@ -16,7 +16,7 @@ pytestmark = pytest.mark.integration
 
 ENTRIES = [("Ada", "one"), ("Žofie", "two — 👋")]
 TASKS = (
-    "key-pair", "security-group-web", "address-web", "access-key-pictures", "fence-web", "stop-web",
+    "key-pair-cirrus", "security-group-web", "address-web", "access-key-pictures", "fence-web", "stop-web",
     "bundle-machine-web", "fetch-machine-web", "bundle-volume-data", "fetch-volume-data", "adapt-web",
     "upload-machine-web", "launch-web", "verify-web", "switch", "release-source", "release-temporary",
 )  # fmt: skip

@@ -26,12 +26,13 @@ from descriptors.application import (
     Requirements,
     Rewrite,
     Tier,
+    Traffic,
     VolumeUse,
     Weight,
 )
 from descriptors.base import Document, Reference
-from descriptors.cfp import CallForProposals
-from descriptors.comparison import Comparison, Criterion, Incident, Ranked, Record
+from descriptors.cfp import CallForProposals, Flow, Part
+from descriptors.comparison import Comparison, Composition, Criterion, Incident, Ranked, Record
 from descriptors.deployment import DeployedResource, Deployment, Endpoint, Kind
 from descriptors.messages import Action, Problem, Request
 from descriptors.relocation import Item, RelocationPlan, RelocationReceipt, Stage, Task
@@ -186,6 +187,8 @@ def components(
     commands = [Command(phase="install", line=line) for line in draw(st.lists(texts, max_size=2))]
     commands.append(Command(phase="start", line=draw(texts)))
     port = draw(maybe(st.integers(1, 65535)))
+    sends = st.tuples(st.sampled_from([None, *(other for other in earlier if other != name)]), quantities)
+    traffic = draw(st.lists(sends, max_size=2, unique_by=lambda one: one[0]))
     checks = {"health": draw(maybe(probes)), "content": draw(maybe(probes))} if port else {}
     return Component(
         name=name,
@@ -194,6 +197,7 @@ def components(
         port=port,
         files=files,
         commands=tuple(commands),
+        sends=tuple(Traffic(to=to, gib_month=gib) for to, gib in traffic),
         rewrites=tuple(rewrites),
         **uses,
         **checks,
@@ -321,6 +325,9 @@ calls = built(
     requirements=requirements,
     resources=some(resource_classes(), 1),
     supersedes=maybe(references),
+    components=some(names),
+    parts=some(built(Part, components=some(names, 1), resources=some(names, 1))),
+    flows=some(built(Flow, sender=names, receiver=maybe(names), gib_month=quantities)),
 )
 offers = built(
     Offer,
@@ -342,18 +349,31 @@ offers = built(
     move=maybe(moves),
     template=maybe(references),
     answers=maybe(references),
+    components=some(names),
     supersedes=maybe(references),
 )
 refusals = built(Refusal, call=identifiers, vendor=names, reasons=some(reasons, 1))
+compositions = built(
+    Composition,
+    id=identifiers,
+    call=identifiers,
+    application=names,
+    expires=moments,
+    traffic_month=money,
+    proven=st.booleans(),
+    price=prices,
+    offers=some(offers, 1),
+)
 rows = built(
     Ranked,
-    vendor=names,
+    vendor=maybe(names),
     score=maybe(st.floats(0, 1)),
     chosen=st.booleans(),
     efficient=st.booleans(),
     monthly_cost=maybe(money),
     wins_below=maybe(money),
     offer=maybe(offers),
+    composition=maybe(compositions),
     criteria=some(
         built(
             Criterion,
@@ -422,6 +442,7 @@ agreements = built(
     allocations=some(allocations, 1),
     guarantees=some(guarantees),
     move=maybe(moves),
+    components=some(names),
     supersedes=maybe(references),
 )
 deployed = built(
@@ -504,7 +525,7 @@ requests = built(
     subject=identifiers,
     vendor=maybe(names),
     component=maybe(names),
-    delegation=maybe(tokens),
+    delegations=some(tokens),
 )
 problems = built(Problem, code=names, message=texts, remedy=texts, retryable=st.booleans(), receipt=maybe(identifiers))
 
@@ -515,6 +536,7 @@ DOCUMENTS: dict[type[Document], SearchStrategy[Any]] = {
     Offer: offers,
     CounterOffer: counter_offers,
     Refusal: refusals,
+    Composition: compositions,
     Comparison: comparisons,
     Delegation: delegations,
     Acceptance: acceptances,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from agency.relocation.result import UndoRank
 from agency.relocation.workshop import Output, Run
@@ -38,7 +38,7 @@ class Creates(Migrator):
 
     kind: ClassVar[Kind]
     temporary: ClassVar[bool] = False
-    serves: ClassVar[str]
+    serves: ClassVar[Literal["component", "resource"]]
     """Whether the task's subject is a ``component`` or a ``resource`` class."""
 
     @abstractmethod
@@ -53,7 +53,7 @@ class Creates(Migrator):
             id=resource.id,
             name=task.name,
             vendor=task.vendor or "",
-            agreement=run.order.agreement.id,
+            agreement=run.order.agreement_at(task.vendor, **{self.serves: task.subject}).id,
             key=run.key(task),
             **{self.serves: task.subject},
         )

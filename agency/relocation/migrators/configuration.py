@@ -26,8 +26,9 @@ def disk_path(resource: str) -> str:
 
 
 def in_machine_disk(run: Run, resource: str) -> bool:
-    """Whether the agreement puts that volume into the machine's own disk."""
-    return any(a.resource == resource and a.size == MACHINE_DISK for a in run.order.agreement.allocations)
+    """Whether an agreement puts that volume into the machine's own disk."""
+    allocations = (allocation for agreement in run.order.agreements for allocation in agreement.allocations)
+    return any(a.resource == resource and a.size == MACHINE_DISK for a in allocations)
 
 
 async def values(component: Component, run: Run) -> dict[str, str]:

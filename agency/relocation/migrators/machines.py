@@ -15,6 +15,7 @@ from descriptors.application import Component
 from descriptors.deployment import DeployedResource
 from descriptors.machine import MachineManifest
 from descriptors.relocation import Task
+from descriptors.sla import Agreement
 from vendor_modules.capabilities import Addresses, Images, MachineBundle, Power, VolumeBundle
 from vendor_modules.module import VendorModule
 from vendor_modules.resources import Attachment, Image, Machine, MachineSpec, UserData
@@ -56,17 +57,21 @@ class LaunchMachine(Creates):
         spec = MachineSpec(
             name=_name(run, component.name),
             image=run.created(uploaded).id if brought else await self._vendor_image(component, task, run),
-            size=next(a.size for a in run.order.agreement.allocations if a.resource == component.resource),
+            size=self._size(component, run.order.agreement_at(task.vendor, component=component.name)),
             user_data=None if brought else await self._user_data(component, run),
             volumes=tuple(
                 Attachment(volume=run.created(f"volume-{use.resource}").id, device=use.device)
                 for use in component.volumes
                 if not in_machine_disk(run, use.resource)
             ),
-            key_pair=self._made(run, "key-pair"),
+            key_pair=self._made(run, f"key-pair-{task.vendor}"),
             security_groups=tuple(filter(None, [self._made(run, f"security-group-{component.name}")])),
         )
         return await module.create_machine(spec, key=run.key(task))
+
+    @staticmethod
+    def _size(component: Component, agreement: Agreement) -> str:
+        return next(a.size for a in agreement.allocations if a.resource == component.resource)
 
     @staticmethod
     def _made(run: Run, task: str) -> str | None:

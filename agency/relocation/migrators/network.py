@@ -25,7 +25,7 @@ class CreateKeyPair(Creates):
     async def create(self, task: Task, run: Run) -> KeyPair:
         """See :class:`Creates`."""
         module = run.module(task.vendor, KeyPairs)
-        credentials = await self._credentials(module, run.order.agreement.id)
+        credentials = await self._credentials(module, run.order.agreement_at(task.vendor).id)
         name = f"{run.order.application.name}-{run.order.id}"
         return await module.create_key_pair(name, credentials.public_key, key=run.key(task))
 

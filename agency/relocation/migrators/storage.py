@@ -56,6 +56,6 @@ class CreateAccessKey(Creates):
         bucket = next((run.created(name).id for name in task.needs if name.startswith("bucket-")), None)
         if bucket is None:
             bucket = run.order.deployment.the("bucket", resource=task.subject or "").id
-        internal = task.vendor == run.order.agreement.provider
+        internal = task.vendor in {agreement.provider for agreement in run.order.agreements}
         module = run.module(task.vendor, AccessKeys)
         return await module.create_access_key(bucket, internal=internal, key=run.key(task))

@@ -12,6 +12,7 @@ from agency.agents import addresses
 from agency.messaging.request import ask
 from agency.trust import proof
 from descriptors.base import new_id, utc_now
+from descriptors.comparison import Composition
 from descriptors.messages import Request
 from descriptors.relocation import RelocationPlan, RelocationReceipt
 from descriptors.sla import Agreement, Offer
@@ -46,7 +47,7 @@ def delegation(society: Society, offer: Offer, signer: str = addresses.DEPLOYER,
 
 async def accept(society: Society, offer: Offer, token: str | None) -> Agreement:
     """Ask the broker itself."""
-    request = Request(action="accept", subject=offer.id, delegation=token)
+    request = Request(action="accept", subject=offer.id, delegations=() if token is None else (token,))
     return await ask(society.deployer, society.deployer.link.address(addresses.BROKER), request, Agreement)
 
 
@@ -106,3 +107,16 @@ async def test_everything_can_be_proven(society: Society) -> None:
         link for link in links if isinstance(link.document, Acceptance) and link.document.offer == found.offer
     )
     assert {each.document.tag for each in accepted.answers} == {"offer", "delegation"}
+
+
+async def test_a_composition_can_be_proven(society: Society) -> None:
+    """Of an application at two vendors there is a delegation, an acceptance and an agreement for each part."""
+    society.clouds["cirrus"].per_hour = Decimal("0.001")
+    (row,) = (row for row in (await society.submit(notebook(front=True))).rows if row.composition)
+    assert row.composition
+    await society.request("accept", row.composition.id, Composition)
+    links = proof.verify(await proof.collect(society.workshop.store, "notes"), society.workshop.site.verifier)
+    kinds = [link.document.tag for link in links]
+    assert {kind: kinds.count(kind) for kind in kinds} == dict.fromkeys(
+        ("call-for-proposals", "delegation", "offer", "acceptance", "agreement"), 2
+    )

@@ -15,9 +15,10 @@ from agency.agents import addresses, vendor
 from agency.agents.mediator import live_deployment
 from agency.messaging.request import ask
 from agency.problems import AgencyError
+from agency.relocation.outcome import terminate
 from descriptors.application import Application, File
 from descriptors.base import new_id, utc_now
-from descriptors.comparison import Comparison
+from descriptors.comparison import Comparison, Composition
 from descriptors.deployment import Deployment
 from descriptors.messages import Request
 from descriptors.sla import Agreement, Offer
@@ -455,3 +456,73 @@ async def test_the_broker_asks_only_the_vendors_named(society: Society) -> None:
         await society.deployed(notebook())
         await society.request("plan-relocation", "notes", vendor="zeta")
     assert "alpha, beta, cirrus" in error.value.problem.message
+
+
+# --- several vendors ---
+
+
+async def composition(society: Society) -> tuple[Application, Composition]:
+    """An application whose front is cheap at cirrus, which has no volumes, and the composition that is offered."""
+    society.clouds["cirrus"].per_hour = Decimal("0.001")
+    application = notebook(front=True)
+    (row,) = (row for row in (await society.submit(application)).rows if row.composition)
+    assert row.chosen
+    assert row.composition
+    return application, row.composition
+
+
+async def test_a_composition_is_accepted_as_a_whole(society: Society) -> None:
+    """Every offer becomes an agreement, for its components; accepting again gives the same; the application runs."""
+    _, chosen = await composition(society)
+    for _ in range(2):
+        assert await society.request("accept", chosen.id, Composition) == chosen
+    agreements = await society.workshop.store.all(Agreement)
+    assert {a.provider: a.components for a in agreements} == {"alpha": ("web",), "cirrus": ("door",)}
+    deployment = await society.request("deploy", "notes")
+    assert deployment.agreements == tuple(agreement.id for agreement in agreements)
+    assert (deployment.vendor_of("web"), deployment.vendor_of("door")) == ("alpha", "cirrus")
+    by_vendor = {agreement.provider: agreement.id for agreement in agreements}
+    assert all(resource.agreement == by_vendor[resource.vendor] for resource in deployment.resources)
+    await society.request("destroy", "notes")
+    assert all(empty(cloud) for cloud in society.clouds.values())
+    assert {agreement.state for agreement in await society.workshop.store.all(Agreement)} == {"terminated"}
+
+
+async def test_when_one_vendor_backs_out_no_agreement_stays(society: Society, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An acceptance that fails half way ends what was agreed with the others, and nothing can be deployed."""
+    _, chosen = await composition(society)
+    persistence = society.workshop.modules["alpha"].services.persistence
+    known = type(persistence).proposal
+
+    async def forgotten(self: Any, offer_id: str) -> Offer | None:
+        return None if offer_id == chosen.offers[1].id else await known(self, offer_id)
+
+    monkeypatch.setattr(type(persistence), "proposal", forgotten)
+    with refusal("not-offered"):
+        await society.request("accept", chosen.id, Composition)
+    assert [agreement.state for agreement in await society.workshop.store.all(Agreement)] == ["terminated"]
+    with refusal("no-agreement"):
+        await society.request("deploy", "notes")
+
+
+async def test_an_agreement_for_a_part_is_not_enough(society: Society) -> None:
+    """Where a component has no agreement, nothing is deployed: the message names it."""
+    _, chosen = await composition(society)
+    await society.request("accept", chosen.id, Composition)
+    first = (await society.workshop.store.all(Agreement))[0]
+    await terminate(society.workshop, first)
+    with refusal("agreement-missing") as error:
+        await society.request("deploy", "notes")
+    assert first.components[0] in error.value.problem.message
+    assert all(empty(cloud) for cloud in society.clouds.values())
+
+
+async def test_a_vendor_out_of_reach_leaves_nothing_of_a_composition(society: Society) -> None:
+    """When one vendor is gone as its part is to be made, the other's is removed, and both agreements end."""
+    _, chosen = await composition(society)
+    await society.request("accept", chosen.id, Composition)
+    society.clouds["cirrus"].away = True
+    with refusal("vendor-unavailable"):
+        await society.request("deploy", "notes")
+    assert empty(society.clouds["alpha"])
+    assert {agreement.state for agreement in await society.workshop.store.all(Agreement)} == {"terminated"}

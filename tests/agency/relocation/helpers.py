@@ -79,7 +79,7 @@ async def deployed(workshop: Workshop, application: Application, vendor: str) ->
         endpoints=(),
     )
     await workshop.store.insert(deployment, id=deployment.id, application=application.name)
-    tasks = deployment_tasks(application, vendor)
+    tasks = deployment_tasks(application, {c.name: vendor for c in application.components})
     order = Order(
         kind="deploy",
         id=deployment.id,

@@ -13,15 +13,15 @@ from tests.agency.toys import Cloud, notebook
 pytestmark = pytest.mark.usefixtures("dbos")
 
 
-async def test_two_resources_of_one_name_are_told_apart(workshop: Workshop, clouds: dict[str, Cloud]) -> None:
-    """After a component moved alone there is a key pair at each vendor, both of one name: each is found, or missed."""
+async def test_resources_of_several_vendors_are_told_apart(workshop: Workshop, clouds: dict[str, Cloud]) -> None:
+    """After a component moved alone there is a key pair at each vendor: each is found, or missed."""
     application = notebook(front=True)
     deployment = await deployed(workshop, application, "alpha")
     plan = await planned(workshop, application, deployment, "beta", "door")
     await carry_out(await order_for(workshop, application, deployment, plan))
     split = await workshop.store.get(Deployment, deployment.id)
     stayed, came = split.all("key-pair")
-    assert (stayed.name, stayed.vendor, came.name, came.vendor) == ("key-pair", "alpha", "key-pair", "beta")
+    assert (stayed.name, stayed.vendor, came.name, came.vendor) == ("key-pair-alpha", "alpha", "key-pair-beta", "beta")
 
     whole = await introspect(workshop.modules, split)
     assert set(whole.found) == {place(resource) for resource in split.resources}

@@ -52,7 +52,7 @@ def applications(draw: st.DrawFn) -> Application:
 def as_deployed(application: Application, vendor: str, in_disk: Iterable[str] = ()) -> Deployment:
     """The deployment that carrying out the tasks would give, some volumes having been adapted since."""
     resources: list[DeployedResource] = []
-    for task in deployment_tasks(application, vendor):
+    for task in deployment_tasks(application, {c.name: vendor for c in application.components}):
         kind = getattr(migrators()[task.migrator], "kind", None)
         if kind is None or (kind == "volume" and task.subject in in_disk):
             continue
@@ -107,14 +107,14 @@ def check_walkable(tasks: tuple[Task, ...]) -> None:
 @given(applications())
 def test_a_deployment_can_be_walked(application: Application) -> None:
     """Every task needs only what comes before it, and there is a Migrator for it."""
-    check_walkable(deployment_tasks(application, "here"))
+    check_walkable(deployment_tasks(application, {c.name: "here" for c in application.components}))
 
 
 @given(applications())
 def test_a_deployment_makes_everything_once(application: Application) -> None:
     """Each component is launched and verified once, after what it uses and after what it depends on works; who has a
     port is published after it was verified."""
-    tasks = deployment_tasks(application, "here")
+    tasks = deployment_tasks(application, {c.name: "here" for c in application.components})
     earlier = before(tasks)
     assert {task.vendor for task in tasks} == {"here"}
     for component in application.components:

