@@ -25,8 +25,9 @@ def _program(name: str) -> str:
 
 
 @contextmanager
-def running_postgresql() -> Iterator[str]:
-    """Run a server until the block ends; gives the URL of an empty database."""
+def running_postgresql(socket_directory: Path | None = None) -> Iterator[str]:
+    """Run a server until the block ends; gives the URL of an empty database. Its Unix socket is in that directory, or
+    in its own."""
     owner = "postgres" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name  # it refuses to run as root
     initdb, server = _program("initdb"), _program("postgres")
     directory = Path(tempfile.mkdtemp(prefix="agency-postgresql-"))
@@ -36,7 +37,11 @@ def running_postgresql() -> Iterator[str]:
         subprocess.run([initdb, "-D", directory / "data", *options], user=owner, check=True, capture_output=True)
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
-        settings = [f"-cport={port}", "-clisten_addresses=127.0.0.1", f"-cunix_socket_directories={directory}"]
+        settings = [
+            f"-cport={port}",
+            "-clisten_addresses=127.0.0.1",
+            f"-cunix_socket_directories={socket_directory or directory}",
+        ]
         process = subprocess.Popen(
             [server, "-D", directory / "data", *settings, "-cfsync=off"], user=owner, stderr=subprocess.DEVNULL
         )
