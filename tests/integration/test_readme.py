@@ -86,6 +86,8 @@ async def test_every_command_of_the_readme_works(tmp_path: Path, vendor: Running
             if command == "agency up &":
                 agency = start_agency(tmp_path, environment)
                 continue
+            if "/srv/a.example" in command:
+                command = command.replace("/srv/a.example", str(tmp_path / "a.example"))
             if command.startswith("agency accept"):
                 offers = json.loads(run("agency offers guestbook --json"))["offers"]
                 chosen = next(row["offer"] for row in offers if row["chosen"])
