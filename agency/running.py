@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import structlog
 from dbos import DBOS
+from pydantic import SecretStr
 
 from agency import logs
 from agency.agents import addresses
@@ -27,12 +28,16 @@ from agency.janitor import keep_tidy
 from agency.messaging.agent import RoleAgent
 from agency.messaging.conversations import Conversations
 from agency.messaging.links import Link
+from agency.messaging.links.client import client_link
+from agency.messaging.links.component import component_link
 from agency.messaging.links.in_process import InProcessLink
-from agency.problems import problem_of
+from agency.problems import problem_of, refuse
 from agency.relocation.viaduct import VIADUCTS
 from agency.relocation.workshop import Order, Workshop
+from agency.servers import secrets
 from agency.settings import Settings
 from agency.state import alone, opened, services
+from agency.store.credentials import EncryptedCredentials
 from agency.store.store import VendorConfig
 from agency.trust.site import Site
 from vendor_modules import registry
@@ -83,8 +88,8 @@ async def running_agency(settings: Settings) -> AsyncIterator[Agency]:
                 running_clouds(settings.state / "clouds", store, credentials, settings.cloud_restart_seconds)
             )
         modules, unusable = await _modules(stack, await store.vendors(), services(store, credentials, settings.state))
-        link = InProcessLink()
-        site = await Site.open(store, credentials, name=link.address("any").partition("@")[2])
+        link = await stack.enter_async_context(_link(settings, credentials))
+        site = await Site.open(store, credentials, settings.domain)
         workshop = Workshop(
             modules, store, Blobs(settings.state / "blobs"), settings.state / "spool", Events(store), site
         )
@@ -125,6 +130,27 @@ def make_module(vendor: str, name: str, settings: dict[str, object], given: Serv
     """The module of that name, as the vendor; refuses settings that it does not take."""
     kind = registry.load(name)
     return kind(vendor, kind.Settings.model_validate(settings), given)
+
+
+@asynccontextmanager
+async def _link(settings: Settings, credentials: EncryptedCredentials) -> AsyncIterator[Link]:
+    """The link that the settings choose."""
+
+    async def secret(jid: str) -> SecretStr | None:
+        return settings.link_secret or await secrets.find(credentials, jid)
+
+    if settings.link == "in-process":
+        yield InProcessLink(settings.domain)
+    elif settings.link == "client":
+        async with client_link(settings.domain, settings.server_address(), settings.ca, secret) as clients:
+            yield clients
+    else:
+        found = await secret(settings.domain)
+        if found is None:
+            remedy = f"`agency server init`, or keep it with `agency server secret {settings.domain}`"
+            raise refuse("no-secret", f"there is no secret for the component {settings.domain}", remedy)
+        async with component_link(settings.domain, *settings.server_address(), found) as component:
+            yield component
 
 
 @asynccontextmanager

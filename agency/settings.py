@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from agency.places import default_state
+
+DOMAIN = "agency.local"
+"""The domain of agents that only each other can reach."""
 
 
 class Settings(BaseSettings):
@@ -29,6 +33,25 @@ class Settings(BaseSettings):
     """How long vendors have to answer a call for proposals."""
     cloud_restart_seconds: float = Field(default=5.0, gt=0)
     """How long a testbed cloud that died stays away before it is started again."""
+    link: Literal["in-process", "component", "client"] = "in-process"
+    """How the agents reach each other: directly, or over an XMPP server, on one connection for all (XEP-0114) or one
+    each (C2S)."""
+    domain: str = Field(default=DOMAIN, pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$")
+    """The domain of the agents' addresses."""
+    server: str = Field(default="", pattern=r"^(\[[0-9a-fA-F:.]+\]|[^:\[\]]+):[0-9]{1,5}$|^$")
+    """Where the XMPP server takes the agents' connections, ``host:port``; by default 127.0.0.1:5347 for a component,
+    and port 5222 of the domain for clients."""
+    ca: Path | None = None
+    """PEM file with the authorities that a client believes an XMPP server's certificate from."""
+    link_secret: SecretStr | None = None
+    """What the component, or each client, logs in with; by default what the state directory keeps."""
+
+    def server_address(self) -> tuple[str, int]:
+        """Host and port of the XMPP server."""
+        if not self.server:
+            return ("127.0.0.1", 5347) if self.link == "component" else (self.domain, 5222)
+        host, _, port = self.server.rpartition(":")
+        return host.strip("[]"), int(port)
 
     def store_url(self) -> str:
         """The store's URL."""

@@ -11,7 +11,8 @@ from agency.messaging.agent import RoleAgent
 from agency.messaging.bidding import Participant
 from agency.messaging.contract_net import Initiator
 from agency.messaging.conversations import Conversations
-from agency.messaging.links.in_process import DOMAIN, InProcessLink
+from agency.messaging.links.in_process import InProcessLink
+from agency.settings import DOMAIN
 from agency.trust.keys import SiteKey, TrustedKeys
 from agency.trust.replays import Replays
 from agency.trust.site import Site

@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from agency.messaging.links.in_process import DOMAIN
 from agency.settings import Settings
 from agency.state import make, opened
 from agency.store.store import Store
@@ -18,9 +17,10 @@ from agency.trust.signing import Verifier
 async def own(state: Path) -> list[site.TrustedSite]:
     """What this site is to be trusted by: its name and public key, made if it has none yet. One that has changed its
     domain has several names."""
-    async with opened(Settings(state=state)) as (store, credentials):
+    settings = Settings(state=state)
+    async with opened(settings) as (store, credentials):
         if not any(each.own for each in await site.sites(store)):
-            await site.Site.open(store, credentials, DOMAIN)
+            await site.Site.open(store, credentials, settings.domain)
         return [each for each in await site.sites(store) if each.own]
 
 

@@ -21,12 +21,11 @@ from dbos import DBOS
 
 from agency.blobs import Blobs
 from agency.events import Events
-from agency.messaging.links.in_process import DOMAIN
 from agency.relocation import probing, viaduct
 from agency.relocation.migrators import content
 from agency.relocation.workshop import Workshop
 from agency.running import WORKFLOW_VERSION
-from agency.settings import Settings
+from agency.settings import DOMAIN, Settings
 from agency.state import services
 from agency.store.credentials import Cipher, EncryptedCredentials
 from agency.store.store import Store

@@ -4,21 +4,32 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import SecretStr
+from slixmpp.exceptions import IqError
 from spade.message import Message
 
 from agency.messaging import request
 from agency.messaging.acl import Performative, Protocol, compose, content_of, is_bounce
 from agency.messaging.agent import RoleAgent
-from agency.messaging.links import Link, component
+from agency.messaging.links import Link, client, component
+from agency.messaging.links.client import ClientLink, client_link
 from agency.messaging.links.component import component_link
+from agency.messaging.links.stanzas import ACL
 from agency.messaging.request import Responder, ask
 from agency.problems import AgencyError, refuse
+from agency.running import _link
+from agency.servers.certificates import new_authority
+from agency.settings import Settings
+from agency.state import opened
 from descriptors.base import Document
 from descriptors.messages import Problem, Request
-from tests.labs.xmpp import RawComponent, XmppServer, running_server
+from tests.integration.test_xmpp_servers import Client
+from tests.labs.xmpp import RawComponent, XmppServer, free_ports, running_server
 
 pytestmark = pytest.mark.integration
 
@@ -29,11 +40,25 @@ SOON = 30.0
 Hire = Callable[..., Awaitable[RoleAgent]]
 
 
-@pytest.fixture
-async def link(xmpp_server: XmppServer) -> AsyncIterator[Link]:
+def clients(at: XmppServer, **changes: Any) -> AbstractAsyncContextManager[ClientLink]:
+    """A client link to that server, whose agents have accounts as soon as they need one."""
+
+    async def password(jid: str) -> SecretStr:
+        return SecretStr((await asyncio.to_thread(at.account, jid.partition("@")[0]))[1])
+
+    given = {"domain": at.domain, "server": at.c2s, "ca": at.ca, "password": password} | changes
+    return client_link(**given)
+
+
+@pytest.fixture(params=["component", "client"])
+async def link(request: pytest.FixtureRequest, xmpp_server: XmppServer) -> AsyncIterator[Link]:
     """Each link on each server."""
-    async with component_link(xmpp_server.agents, *xmpp_server.component, SecretStr(xmpp_server.secret)) as found:
-        yield found
+    if request.param == "client":
+        async with clients(xmpp_server) as found:
+            yield found
+    else:
+        async with component_link(xmpp_server.agents, *xmpp_server.component, SecretStr(xmpp_server.secret)) as found:
+            yield found
 
 
 @pytest.fixture
@@ -94,12 +119,13 @@ async def test_many_conversations_at_once(hire: Hire) -> None:
 
 @pytest.mark.parametrize("where", ["agents", "domain"])
 async def test_an_agent_that_is_not_there(hire: Hire, link: Link, xmpp_server: XmppServer, where: str) -> None:
-    """A message to an agent that there is not comes back as a failure from it, in the conversation."""
+    """A message to an agent that there is not, or whose component is away, comes back as a failure from it, in the
+    conversation."""
     anna, nobody = await hire("anna"), f"nobody@{getattr(xmpp_server, where)}"
     bounce = await answers(anna, nobody)
     assert is_bounce(bounce)
     assert (bounce.thread, str(bounce.sender)) == ("t/1", nobody)
-    assert content_of(bounce, Problem).code == "no-such-agent"
+    assert content_of(bounce, Problem).code in ("no-such-agent", "server-unreachable")
     with pytest.raises(AgencyError, match="nobody@"):
         await ask(anna, nobody, DEPLOY, Request)
 
@@ -119,6 +145,7 @@ async def test_a_server_that_dies_in_a_conversation(
     done once. Meanwhile whoever sends hears at once that it cannot."""
     monkeypatch.setattr(request, "LONGEST_PAUSE", 2)
     monkeypatch.setattr(component, "LONGEST_PAUSE", 0.5)
+    monkeypatch.setattr(client, "LONGEST_PAUSE", 0.5)
     begun, may_end, done = asyncio.Event(), asyncio.Event(), []
 
     async def work(content: Request) -> Request:
@@ -131,6 +158,7 @@ async def test_a_server_that_dies_in_a_conversation(
     asking = asyncio.create_task(ask(anna, str(bob.jid), DEPLOY, Request))
     async with asyncio.timeout(3 * SOON):
         await begun.wait()
+        await asyncio.sleep(3)  # what ejabberd knows of an account is on disk a moment later
         await asyncio.to_thread(xmpp_server.kill)
         with pytest.raises(AgencyError) as error:  # noqa: PT012 - the link may learn of it a moment later
             while True:
@@ -183,19 +211,143 @@ async def test_another_that_takes_the_component_s_place() -> None:
             await agent.stop()
 
 
-async def test_agents_answer_pings_and_say_what_they_are(hire: Hire, link: Link) -> None:
-    """An agent is found by service discovery and a ping; for one that is not there the answer is an error."""
-    heard: asyncio.Queue[object] = asyncio.Queue()
-    await hire("anna")
-    stream = link._stream
-    stream._take = lambda _, stanza: (
-        heard.put_nowait(stanza) if stanza.attributes["to"].startswith("x") else take(_, stanza)
-    )
-    take = link._take
-    for name, kind in (("anna", "result"), ("nobody", "error")):
-        for content in ("<ping xmlns='urn:xmpp:ping'/>", "<query xmlns='http://jabber.org/protocol/disco#info'/>"):
-            stream.write(f"<iq type='get' id='1' from='{link.address('x')}' to='{link.address(name)}'>{content}</iq>")
-            async with asyncio.timeout(SOON):
-                answer = await heard.get()
-            assert answer.attributes["type"] == kind
-            assert answer.attributes["from"] == link.address(name)
+@pytest.mark.parametrize("name", ["anna", "nobody"])
+async def test_agents_answer_pings_and_say_what_they_are(
+    hire: Hire, link: Link, xmpp_server: XmppServer, name: str
+) -> None:
+    """Anybody finds an agent by a ping and by service discovery, with our form of messages among its features; for one
+    that is not there the answer is an error."""
+    agent = await hire("anna")
+    there = f"{agent.jid.bare}/agency" if isinstance(link, ClientLink) else agent.jid.bare
+    address = there if name == "anna" else link.address(name)
+    asks = Client(xmpp_server, *await asyncio.to_thread(xmpp_server.account, "asks"))
+    asks.register_plugin("xep_0030")
+    asks.register_plugin("xep_0199")
+    assert await asks.arrives() == "session_start"
+    try:
+        if name == "anna":
+            await asks["xep_0199"].send_ping(address, timeout=SOON)
+            found = await asks["xep_0030"].get_info(address, timeout=SOON)
+            assert ACL in found["disco_info"]["features"]
+        else:
+            with pytest.raises(IqError):
+                await asks["xep_0030"].get_info(address, timeout=SOON)
+    finally:
+        await asks.disconnect()
+
+
+# --- the client link's own ---
+
+
+async def code_of(link: AbstractAsyncContextManager[ClientLink]) -> Problem:
+    """The problem that an agent's start on that link ends with, within a bounded time."""
+    async with asyncio.timeout(SOON), link as found:
+        with pytest.raises(AgencyError) as error:
+            await RoleAgent(found.address("anna"), found).start()
+    return error.value.problem
+
+
+async def test_a_foreign_authority_is_not_believed(xmpp_server: XmppServer, tmp_path: Path) -> None:
+    """A server whose certificate is from another authority than the one given gets no password, and no message."""
+    ca = tmp_path / "ca.pem"
+    ca.write_bytes(new_authority("elsewhere.test").certificate)
+    problem = await code_of(clients(xmpp_server, ca=ca))
+    assert problem.code == "bad-certificate"
+    assert "AGENCY_CA" in problem.remedy
+
+
+async def test_a_certificate_for_another_name_is_not_believed(xmpp_server: XmppServer) -> None:
+    """A certificate that is valid, but not for the domain of the agent's address, is refused."""
+    problem = await code_of(clients(xmpp_server, domain="b.test"))
+    assert problem.code in ("bad-certificate", "server-unreachable")  # or the server hangs up on a domain not its own
+
+
+async def test_a_wrong_password_is_refused(xmpp_server: XmppServer) -> None:
+    """A wrong password ends in words that say what to do, and that do not show it."""
+    await asyncio.to_thread(xmpp_server.account, "anna")
+
+    async def password(_: str) -> SecretStr:
+        return SecretStr("gu3ssed")
+
+    problem = await code_of(clients(xmpp_server, password=password))
+    assert problem.code == "wrong-secret"
+    assert "gu3ssed" not in str(problem)
+
+
+async def test_no_password_and_no_server(xmpp_server: XmppServer) -> None:
+    """Without a password nothing is tried; without a server the error says where none is."""
+
+    async def none(_: str) -> None:
+        return None
+
+    assert (await code_of(clients(xmpp_server, password=none))).code == "no-secret"
+    (port,) = free_ports(1)
+    problem = await code_of(clients(xmpp_server, server=("127.0.0.1", port)))
+    assert problem.code == "server-unreachable"
+    assert str(port) in problem.message
+
+
+async def test_a_connection_that_breaks_is_resumed(xmpp_server: XmppServer) -> None:
+    """A connection that breaks while the server runs on is made again with nothing lost: what was sent to the agent
+    meanwhile arrives, and nobody is told of a new session."""
+    async with clients(xmpp_server) as link:
+        told, heard = [], asyncio.Queue()
+
+        class Agent(RoleAgent):
+            async def setup(self) -> None:
+                self.take_part(Protocol.REQUEST, heard.put_nowait)
+
+            def reconnected(self) -> None:
+                told.append(self)
+
+        anna, bob = Agent(link.address("anna"), link), RoleAgent(link.address("bob"), link)
+        await anna.start()
+        await bob.start()
+        link._sessions[anna.jid.bare]._client.transport.abort()
+        await bob.send(compose(anna.jid.bare, Performative.INFORM, Protocol.REQUEST, "t"))
+        async with asyncio.timeout(SOON):
+            assert (await heard.get()).sender.bare == bob.jid.bare
+        assert told == []
+        await anna.stop()
+        await bob.stop()
+
+
+# --- chosen in settings ---
+
+
+@pytest.mark.parametrize("kind", ["component", "client"])
+async def test_an_agency_logs_in_with_what_its_state_directory_keeps(xmpp_server: XmppServer, kind: str) -> None:
+    """Settings choose the link, and the secret that `agency server init` or `agency server account` kept is found; the
+    agents reach each other over it."""
+    chosen = {
+        "component": {"domain": xmpp_server.agents, "server": "{}:{}".format(*xmpp_server.component)},
+        "client": {"domain": xmpp_server.domain, "server": "{}:{}".format(*xmpp_server.c2s), "ca": xmpp_server.ca},
+    }
+    for name in ("anna", "bob"):
+        await asyncio.to_thread(xmpp_server.account, name)
+    settings = Settings(state=xmpp_server.state, link=kind, **chosen[kind])
+    async with opened(settings) as (_, credentials), _link(settings, credentials) as link:
+        anna, bob = [RoleAgent(link.address(name), link) for name in ("anna", "bob")]
+        Responder.install(bob, {Request: echo})
+        await anna.start()
+        await bob.start()
+        async with asyncio.timeout(SOON):
+            assert await ask(anna, str(bob.jid), DEPLOY, Request) == DEPLOY
+        await anna.stop()
+        await bob.stop()
+
+
+async def test_an_agency_without_a_secret(tmp_path: Path) -> None:
+    """Without a secret, an agency says how to give it one, and tries nothing."""
+    settings = Settings(state=tmp_path, link="component", domain="agency.a.test", server="127.0.0.1:1")
+    async with opened(settings) as (_, credentials):
+        with pytest.raises(AgencyError, match=r"component agency\.a\.test") as error:
+            async with _link(settings, credentials):
+                pass
+        assert error.value.problem.code == "no-secret"
+        given = settings.model_copy(update={"link_secret": SecretStr("s3cret")})
+        with pytest.raises(AgencyError) as error:
+            async with _link(given, credentials):
+                pass
+    assert error.value.problem.code == "server-unreachable"
+    assert "s3cret" not in repr(given)

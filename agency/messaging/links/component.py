@@ -28,6 +28,8 @@ from spade.message import Message
 
 from agency.messaging.links import Resident, unreachable
 from agency.messaging.links.stanzas import (
+    ABROAD,
+    AT_HOME,
     PING,
     STREAMS,
     BadStream,
@@ -115,7 +117,7 @@ class ComponentLink:
         stream = self._stream
         if stream is None or stream.closed.done():
             raise unreachable(self._domain, "the connection to the server is lost, and not yet there again")
-        stream.write(written(message, self._domain))
+        stream.write(written(message, AT_HOME if message.to.domain == self._domain else ABROAD))
         if stream.full:
             await stream.room()
 

@@ -7,19 +7,20 @@ from spade.message import Message
 
 from agency.messaging.links import Resident
 from agency.problems import refuse
-
-DOMAIN = "agency.local"
+from agency.settings import DOMAIN
 
 
 class InProcessLink:
     """A :class:`~agency.messaging.links.Link` that is a table of the agents of this process."""
 
-    def __init__(self) -> None:
+    def __init__(self, domain: str = DOMAIN) -> None:
+        """``domain``: of the agents' addresses, which means nothing outside the process."""
+        self._domain = domain
         self._agents: dict[str, Resident] = {}
 
     def address(self, name: str) -> str:
         """See :class:`~agency.messaging.links.Link`."""
-        return str(JID(f"{name}@{DOMAIN}"))
+        return str(JID(f"{name}@{self._domain}"))
 
     async def connect(self, agent: Resident) -> None:
         """See :class:`~agency.messaging.links.Link`."""

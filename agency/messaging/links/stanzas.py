@@ -29,6 +29,8 @@ AT_HOME = 16 * MIB
 """The largest stanza, in bytes, between agents of one site: the servers that we set up take it from a component."""
 ABROAD = MIB // 2
 """The largest stanza to another site, whose server would hang up on ours at more."""
+FROM_CLIENT = MIB // 4
+"""The largest stanza that a client may send."""
 _DEPTH = 32
 
 PARAMETERS = frozenset(
@@ -52,6 +54,12 @@ _NAMES = {
     for name in ("message", "iq", "presence", "thread", "body", "error", "handshake")
 } | {f"{STREAMS} error": "stream-error", f"{ACL} acl": "acl", f"{ACL} parameter": "parameter"}
 """Short names of the elements that we know; all others keep their namespace: ``namespace name``."""
+
+
+def short_name(name: str) -> str:
+    """The short name of an element, if it is one that we know."""
+    return _NAMES.get(name, name)
+
 
 # what XML 1.0 cannot hold, not even as a reference
 _ILLEGAL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
@@ -126,7 +134,7 @@ class Reader:
             return
         if self._depth > _DEPTH:
             raise BadStream(f"elements in each other more than {_DEPTH} deep")
-        element = Element(_NAMES.get(name, name), attributes)
+        element = Element(short_name(name), attributes)
         if self._open:
             self._open[-1].children.append(element)
         self._open.append(element)
@@ -154,8 +162,8 @@ def _restricted(*_: object) -> None:
 _numbers = count()
 
 
-def written(message: Message, home: str) -> str:
-    """The message as a stanza. ``home``: the domain of the site.
+def written(message: Message, limit: int) -> str:
+    """The message as a stanza, of at most ``limit`` bytes.
 
     :class:`~agency.problems.AgencyError` for what XML cannot hold, and for what is too large.
     """
@@ -169,17 +177,17 @@ def written(message: Message, home: str) -> str:
             if name not in PARAMETERS
         ]
     )
-    to = message.to
     number = f"{parameters.get('protocol', '')}/{parameters.get('reply-with', '')}/{next(_numbers)}/{thread}"
     stanza = (
-        f"<message from='{attribute(message.sender.full)}' to='{attribute(to.full)}' id='{attribute(number)}'>"
+        f"<message from='{attribute(message.sender.full)}' to='{attribute(message.to.full)}' id='{attribute(number)}'>"
         f"<thread>{text(thread)}</thread><body>{text(message.body or '')}</body>"
         f"<acl xmlns='{ACL}'{known}>{others}</acl></message>"
     )
-    limit = AT_HOME if to.domain == home else ABROAD
     if len(stanza) * 4 > limit and len(stanza.encode()) > limit:
         remedy = "ask fewer vendors at once, or about less"
-        raise refuse("message-too-large", f"a message to {to} is larger than the {limit} bytes that may be", remedy)
+        raise refuse(
+            "message-too-large", f"a message to {message.to} is larger than the {limit} bytes that may be", remedy
+        )
     return stanza
 
 
