@@ -19,7 +19,7 @@ from typing import Any
 from agency.messaging.agent import RoleAgent
 from agency.messaging.bidding import Participant
 from agency.messaging.contract_net import Initiator
-from agency.messaging.conversations import OPEN, Conversations
+from agency.messaging.conversations import Conversations
 from agency.messaging.links.in_process import InProcessLink
 from agency.store.persistence import StorePersistence
 from agency.store.store import NotStored, Store
@@ -141,7 +141,7 @@ async def take_up(folder: Path) -> dict[str, Any]:
         was_open = [each.state for each in table.open(BROKER)]
         broker.take_up()
         async with asyncio.timeout(20):
-            while any(each.state in OPEN for each in table.open(BROKER)):  # noqa: ASYNC110
+            while broker._settling or table.open(BROKER):  # noqa: ASYNC110 - decided, and written down
                 await asyncio.sleep(0.01)
         by_itself = [await agreements(store) for store in (here, there)]
         (offer,) = await here.all(Offer)
