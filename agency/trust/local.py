@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from agency.settings import Settings
+from agency.settings import DOMAIN, Settings
 from agency.state import make, opened
 from agency.store.store import Store
 from agency.trust import proof, site
@@ -19,7 +19,8 @@ async def own(state: Path) -> list[site.TrustedSite]:
     domain has several names."""
     settings = Settings(state=state)
     async with opened(settings) as (store, credentials):
-        if not any(each.own for each in await site.sites(store)):
+        names = {each.site for each in await site.sites(store) if each.own}
+        if not names or settings.domain not in {*names, DOMAIN}:
             await site.Site.open(store, credentials, settings.domain)
         return [each for each in await site.sites(store) if each.own]
 

@@ -54,6 +54,15 @@ def test_two_sites_trust_each_other(tmp_path: Path) -> None:
     assert [s["site"] for s in answer(here, "trust", "list")["sites"]] == [name]
 
 
+def test_a_site_that_gets_a_domain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a domain of its own, a site shows that name with the key that it had before, which stays."""
+    _, key = run(tmp_path, "trust", "show").split()
+    monkeypatch.setenv("AGENCY_DOMAIN", HERE)
+    assert {"site": HERE, "key": key} in answer(tmp_path, "trust", "show")["sites"]
+    monkeypatch.delenv("AGENCY_DOMAIN")
+    assert len(answer(tmp_path, "trust", "show")["sites"]) == 2
+
+
 def test_refusals(tmp_path: Path) -> None:
     """What cannot be done is refused with its code, and leaves nobody trusted."""
     other = SiteKey.generate(THERE).public
