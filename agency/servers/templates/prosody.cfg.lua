@@ -44,8 +44,8 @@ c2s_stanza_size_limit = 262144
 s2s_stanza_size_limit = 524288
 component_stanza_size_limit = 16777216
 limits = {
-	c2s = { rate = "1mb/s"; burst = "4s" };
-	s2sin = { rate = "4mb/s"; burst = "4s" };
+	c2s = { rate = "10mb/s"; burst = "4s" };
+	s2sin = { rate = "10mb/s"; burst = "4s" };
 }
 smacks_hibernation_time = 300
 smacks_max_queue_size = 5000
