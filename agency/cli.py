@@ -252,6 +252,42 @@ def offers(
 
 
 @app.command()
+def negotiate(
+    application: App,
+    strategy: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="boulware, if none is named; conceder, tit-for-tat, fixed."),
+    ] = None,
+    budget: Annotated[
+        float | None, typer.Option(min=0, help="Most that a month may cost, in the application's currency.")
+    ] = None,
+    rounds: Annotated[int | None, typer.Option(min=1, max=100, help="Most counter-offers to a vendor.")] = None,
+    deadline: Annotated[
+        int | None, typer.Option(metavar="SECONDS", min=1, max=86400, help="How long it may take in all.")
+    ] = None,
+    commit: Annotated[
+        int | None, typer.Option(metavar="DAYS", min=1, max=3660, help="The minimum term that you would agree to.")
+    ] = None,
+    only: Annotated[bool, typer.Option("--show", help="Show the latest negotiation; begin none.")] = False,
+    state: State = None,
+    as_json: AsJson = False,
+) -> None:
+    """Negotiate with the vendors about a submitted application; shows who offered what, when, and why it ended."""
+    from agency import show
+
+    with _client(state, as_json) as client:
+        if not only:
+            with show.Following(_console(stderr=True)) as following:
+                client.follow(
+                    f"/applications/{application}/negotiate",
+                    following.event if not as_json else lambda _: None,
+                    strategy=strategy, budget=budget, rounds=rounds, seconds=deadline, commit_days=commit,
+                )  # fmt: skip
+        answer = client.get(f"/applications/{application}/negotiation")
+    _show(answer, as_json, show.negotiation)
+
+
+@app.command()
 def accept(
     offer: Annotated[str, typer.Argument(metavar="OFFER", help="The offer's id.")],
     state: State = None,
@@ -335,6 +371,10 @@ def relocate(
         str | None, typer.Option("--to", metavar="VENDOR", help="Where to; by default the best other vendor.")
     ] = None,
     component: Annotated[str | None, typer.Option(metavar="NAME", help="Move only this component.")] = None,
+    strategy: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Negotiate the terms before: see `agency negotiate`."),
+    ] = None,
     plan: Annotated[bool, typer.Option("--plan", help="Show what would be done.")] = False,
     apply: Annotated[
         bool, typer.Option("--apply", help="Plan, and do it. Joins a relocation that is under way.")
@@ -359,7 +399,7 @@ def relocate(
             return
         under_way = None if plan else _to_join(client, application, to, component)
         if not under_way:
-            planned = client.post(f"/applications/{application}/plan", vendor=to, component=component)
+            planned = _planned(client, application, to, component, strategy)
             under_way = planned["id"]
             if plan or not as_json:
                 _show(planned, as_json, show.plan)
@@ -368,6 +408,15 @@ def relocate(
         with show.Following(_console(stderr=True)) as following:
             receipt = client.follow(f"/plans/{under_way}/apply", following.event if not as_json else lambda _: None)
     _show(receipt, as_json, show.receipt)
+
+
+def _planned(client: Client, application: str, to: str | None, component: str | None, strategy: str | None) -> Any:
+    """A plan; what it costs is negotiated before, if there is a strategy."""
+    path = f"/applications/{application}/plan"
+    if strategy is None:
+        return client.post(path, vendor=to, component=component)
+    negotiated = f"{path}/negotiate"
+    return client.follow(negotiated, lambda _: None, vendor=to, component=component, strategy=strategy)
 
 
 def _to_join(client: Client, application: str, to: str | None, component: str | None) -> str | None:

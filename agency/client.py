@@ -61,16 +61,18 @@ class Client:
 
     def post(self, path: str, *, content: str | None = None, **query: Any) -> Json:
         """The answer to a short action."""
-        return self._send("POST", path, content=content, params={k: v for k, v in query.items() if v is not None})
+        return self._send("POST", path, content=content, params=_given(query))
 
     def put(self, path: str, content: bytes) -> Json:
         """Bring content in."""
         return self._send("PUT", path, content=content)
 
-    def follow(self, path: str, on_event: Callable[[Json], None]) -> Json:
+    def follow(self, path: str, on_event: Callable[[Json], None], **query: Any) -> Json:
         """Do long work and return its result; ``on_event`` sees what happens meanwhile."""
         try:
-            with self._http.stream("POST", path, timeout=httpx.Timeout(None, connect=5.0)) as response:
+            with self._http.stream(
+                "POST", path, params=_given(query), timeout=httpx.Timeout(None, connect=5.0)
+            ) as response:
                 if response.headers.get("content-type", "") != "application/x-ndjson":
                     response.read()
                     return self._read(response)
@@ -112,3 +114,7 @@ class Client:
             message = f"the agency answered {response.status_code} to {response.request.method} {response.url.path}"
             problem = Problem(code="api-error", message=message, remedy="see agency.log in the state directory")
             raise Refused(problem.model_dump(mode="json")) from None
+
+
+def _given(query: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in query.items() if value is not None}

@@ -32,6 +32,25 @@ def _availability(percent: str, penalty: str) -> list[dict[str, str]]:
     return [{"name": "uptime", "property": "availability", "at_least": percent, "penalty": penalty}]
 
 
+POLICIES: dict[str, dict[str, Any]] = {
+    "aurora": {
+        "strategy": "conceder",
+        "floor": "88",
+        "term_discounts": [{"from": 30, "percent": "3"}],
+        "limits": {"egress-per-gib": "0.05", "move-egress-per-gib": "0.02"},
+    },
+    "cirrus": {
+        "strategy": "conceder",
+        "floor": "94",
+        "limits": {
+            "move-egress-per-gib": "0.004",
+            "move-window-hours": "1",
+            "move-downtime-seconds": "30",
+            "validity-seconds": "1800",
+        },
+    },
+}
+"""How the clouds negotiate (:class:`broker.pricing.Policy`); borealis does not."""
 CLOUDS: tuple[dict[str, Any], ...] = (
     {
         "name": "aurora",
@@ -203,7 +222,8 @@ async def running_clouds(
     try:
         await asyncio.gather(*(cloud.start() for cloud in clouds.values()))
         for name, cloud in clouds.items():
-            await store.save_vendor(VendorConfig(name=name, module="testbed", settings={"url": cloud.url}))
+            policy = POLICIES.get(name, {})
+            await store.save_vendor(VendorConfig(name, "testbed", {"url": cloud.url}, policy))
         watchers = [asyncio.create_task(cloud.watch()) for cloud in clouds.values()]
         yield clouds
     finally:

@@ -20,7 +20,7 @@ from agency.agents.deployer import DeployerAgent
 from agency.agents.mediator import MediatorAgent
 from agency.agents.provisioner import ProvisionerAgent
 from agency.agents.relocator import RelocatorAgent
-from agency.agents.vendor import VendorAgent
+from agency.agents.vendor import NOTHING, VendorAgent
 from agency.blobs import Blobs
 from agency.clouds import Cloud, running_clouds
 from agency.events import Events
@@ -39,6 +39,7 @@ from agency.settings import Settings
 from agency.state import alone, opened, services
 from agency.store.credentials import EncryptedCredentials
 from agency.store.store import VendorConfig
+from agency.strategies import policy
 from agency.trust.site import Site
 from vendor_modules import registry
 from vendor_modules.module import VendorModule
@@ -87,12 +88,13 @@ async def running_agency(settings: Settings) -> AsyncIterator[Agency]:
             clouds = await stack.enter_async_context(
                 running_clouds(settings.state / "clouds", store, credentials, settings.cloud_restart_seconds)
             )
-        modules, unusable = await _modules(stack, await store.vendors(), services(store, credentials, settings.state))
+        vendors = await store.vendors()
+        modules, unusable = await _modules(stack, vendors, services(store, credentials, settings.state))
         link = await stack.enter_async_context(_link(settings, credentials))
         site = await Site.open(store, credentials, settings.domain)
-        workshop = Workshop(
-            modules, store, Blobs(settings.state / "blobs"), settings.state / "spool", Events(store), site
-        )
+        policies = {vendor.name: policy(vendor.negotiation) for vendor in vendors if vendor.name in modules}
+        blobs, spool = Blobs(settings.state / "blobs"), settings.state / "spool"
+        workshop = Workshop(modules, store, blobs, spool, Events(store), site, policies)
         deployer = await stack.enter_async_context(_society(workshop, link, settings.call_seconds))
         await stack.enter_async_context(_workflows(settings, workshop))
         await stack.enter_async_context(_taken_up(workshop))
@@ -117,6 +119,7 @@ async def _modules(
     modules, unusable = {}, []
     for config in vendors:
         try:
+            policy(config.negotiation)
             module = make_module(config.name, config.module, config.settings, given)
             modules[config.name] = await stack.enter_async_context(module)
         except Exception as error:  # noqa: BLE001 - modules are anybody's
@@ -160,7 +163,14 @@ async def _society(workshop: Workshop, link: Link, call_seconds: float) -> Async
     await conversations.load()
     deployer = DeployerAgent(link.address(addresses.DEPLOYER), link, workshop)
     agents: list[RoleAgent] = [
-        VendorAgent(link.address(addresses.vendor(name)), link, module, workshop.site, conversations)
+        VendorAgent(
+            link.address(addresses.vendor(name)),
+            link,
+            module,
+            workshop.site,
+            conversations,
+            workshop.policies.get(name, NOTHING),
+        )
         for name, module in workshop.modules.items()
     ]
     agents += [

@@ -72,6 +72,45 @@ def _standing(row: Json) -> str:
     return "[dim]alternative[/]" if row["efficient"] else "[dim]outdone[/]"
 
 
+def negotiation(console: Console, answer: Json) -> None:
+    """The timeline of a negotiation, how it ended with each vendor, and how to accept what came of it."""
+    budget = "" if answer["budget"] is None else f", at most {float(answer['budget']):.2f} {answer['currency']} a month"
+    console.print(
+        f"[bold]{answer['application']}[/]: {answer['strategy']}{budget}; "
+        f"{answer['rounds']} rounds in {answer['seconds']:.2f} s"
+    )
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in ("at", "round", "vendor", "", "per hour", "terms"):
+        table.add_column(column, justify="right" if column in ("at", "round", "per hour") else "left")
+    marks = {"counter-offer": "[blue]← asks[/]", "offer": "[green]→ offers[/]", "refusal": "[red]✗ refuses[/]"}
+    for turn in answer["timeline"]:
+        price = "" if turn["price_per_hour"] is None else f"{turn['price_per_hour']:.4f}"
+        words = [f"{term} {value:g}" for term, value in turn["changes"].items() if term != "price-per-hour"]
+        if turn["reason"] and turn["act"] != "counter-offer":
+            words.append(turn["reason"]["message"])
+        table.add_row(
+            f"{turn['seconds']:.2f} s", str(turn["round"]), turn["vendor"],
+            marks.get(turn["act"], f"[yellow]{turn['act']}[/]"), price, escape(", ".join(words)),
+        )  # fmt: skip
+    console.print(table)
+    for outcome in answer["outcomes"]:
+        _outcome(console, outcome)
+    if answer["late"]:
+        console.print(f"  [yellow]{answer['late']} answers came too late, and were not used[/]")
+    for row in answer["offers"]:
+        if row["chosen"]:
+            console.print(f"[green]➜[/] {row['vendor']}: `agency accept {row['offer']}`")
+
+
+def _outcome(console: Console, outcome: Json) -> None:
+    first, last = outcome["first_per_hour"], outcome["last_per_hour"]
+    moved = f"{first:.4f} → {last:.4f} an hour" if first is not None and last != first else ""
+    if not moved and first is not None:
+        moved = f"{first:.4f} an hour"
+    mark = "[green]✓[/]" if outcome["result"] == "offer" else "[red]✗[/]"
+    console.print(f"  {mark} {outcome['vendor']}: {moved}{': ' if moved else ''}{escape(outcome['why']['message'])}")
+
+
 def plan(console: Console, document: Json) -> None:
     """A relocation plan to approve."""
     console.print(

@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import structlog
 
@@ -22,6 +23,8 @@ from agency.state import alone, opened, services
 from agency.store.credentials import hide
 from agency.store.persistence import StorePersistence
 from agency.store.store import VendorConfig
+from agency.strategies import policy
+from broker.pricing import Policy
 from vendor_modules import registry, scaffold
 from vendor_modules.capabilities import inventory
 from vendor_modules.conformance import Subject
@@ -70,6 +73,7 @@ async def add(state: Path, name: str, file: VendorFile) -> Catalogue:
             f"give credentials of kind {' or '.join(kind.credential_kinds)}",
         )
     settings = kind.Settings.model_validate(file.settings)
+    negotiates = policy(file.negotiation)
     hide(file.credentials)
     trial = Services(
         FixedCredentials(file.credentials), MemoryPersistence(), structlog.get_logger("agency"), JsonSerialization()
@@ -78,8 +82,13 @@ async def add(state: Path, name: str, file: VendorFile) -> Catalogue:
         catalogue = await module.catalogue()
     async with opened(Settings(state=state)) as (store, credentials):
         await credentials.put(name, file.credentials)
-        await store.save_vendor(VendorConfig(name, file.module, settings.model_dump(mode="json")))
+        await store.save_vendor(VendorConfig(name, file.module, settings.model_dump(mode="json"), stated(negotiates)))
     return catalogue
+
+
+def stated(negotiates: Policy) -> dict[str, Any]:
+    """The policy as it was stated, to be kept."""
+    return negotiates.model_dump(mode="json", by_alias=True, exclude_defaults=True)
 
 
 async def remove(state: Path, name: str) -> None:

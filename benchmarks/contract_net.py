@@ -22,7 +22,7 @@ from descriptors.application import Application
 from descriptors.base import new_id, utc_now
 from descriptors.cfp import CallForProposals
 from descriptors.documents import load
-from descriptors.sla import Agreement, Offer, Refusal
+from descriptors.sla import Agreement, CounterOffer, Offer, Refusal
 from descriptors.trust import Acceptance
 from vendor_modules.proposals import propose
 from vendor_modules.resources import Catalogue, Size
@@ -54,6 +54,10 @@ class _Seller:
     async def propose(self, call: CallForProposals) -> Offer | Refusal:
         """What the catalogue gives."""
         return propose(self._name, call, self._catalogue)
+
+    async def revise(self, counter: CounterOffer) -> Offer | Refusal:
+        """Never."""
+        raise AssertionError(f"nobody haggles here: {counter.id}")
 
     async def accept(self, acceptance: Acceptance) -> Agreement:
         """Never."""

@@ -29,6 +29,7 @@ from descriptors.comparison import Comparison, Composition, Record
 from descriptors.deployment import Deployment
 from descriptors.digests import canonical, digest, plain
 from descriptors.layout import model_at, slots
+from descriptors.negotiation import Mandate, Negotiation
 from descriptors.problems import MAX_PROBLEMS, DocumentError, Problem, explain, refuse, unknown, wanted
 from descriptors.reading import Lines, Reading, plain_json, read_json, read_yaml
 from descriptors.relocation import RelocationPlan, RelocationReceipt
@@ -51,6 +52,8 @@ DOCUMENTS: dict[str, type[Document]] = {
         Refusal,
         Composition,
         Comparison,
+        Mandate,
+        Negotiation,
         Delegation,
         Acceptance,
         Record,

@@ -8,7 +8,7 @@ from pydantic_xml import attr, element
 
 from descriptors.base import Document, Identifier, Name, Text, Token
 
-Action = Literal["accept", "deploy", "start", "stop", "destroy", "plan-relocation", "relocate", "cancel"]
+Action = Literal["accept", "deploy", "start", "stop", "destroy", "plan-relocation", "relocate", "cancel", "template"]
 
 
 class Request(Document, tag="request"):
@@ -16,7 +16,7 @@ class Request(Document, tag="request"):
 
     action: Action = attr()
     subject: Identifier = attr()
-    """What to act on: an application's name, an offer's or a plan's id."""
+    """What to act on: an application's name, an offer's, a plan's or a template's id."""
     vendor: Name | None = attr(default=None)
     """Only with this vendor, where the action allows a choice."""
     component: Name | None = attr(default=None)

@@ -28,6 +28,8 @@ class VendorFile(BaseModel):
     """The module's name; or ``FILE.py:Class``, a file beside this one, while it is being written."""
     settings: dict[str, Any] = {}
     credentials: Credentials
+    negotiation: dict[str, Any] = {}
+    """How the agency negotiates in this vendor's name, see docs/negotiation.md; nothing said: it does not."""
     image: str = "base"
     """The image that the check's machines start from; where machines have endpoints, it must have Python."""
     size: str | None = None

@@ -7,11 +7,12 @@ import asyncio
 from spade.message import Message
 
 from agency.agents import addresses
+from agency.agents.haggling import Haggling
 from agency.messaging.agent import RoleAgent
 from agency.messaging.contract_net import Initiator
 from agency.messaging.conversations import Conversations
 from agency.messaging.links import Link
-from agency.messaging.request import Responder
+from agency.messaging.request import Handlers, Responder
 from agency.problems import AgencyError, refuse
 from agency.records import records
 from agency.relocation.workshop import Workshop
@@ -22,23 +23,26 @@ from descriptors.base import utc_now
 from descriptors.cfp import CallForProposals
 from descriptors.comparison import Comparison
 from descriptors.messages import Request
+from descriptors.negotiation import Mandate
 from descriptors.sla import Agreement, Offer
 from descriptors.trust import Delegation
 
 
 class BrokerAgent(RoleAgent):
-    """Asked with a call for proposals, it answers with a comparison; asked to accept an offer, it does,
-    as far as the deployer has delegated it."""
+    """Asked with a call for proposals, or with a mandate to negotiate about one, it answers with a comparison; asked
+    to accept an offer, it does, as far as the deployer has delegated it."""
 
     def __init__(self, jid: str, link: Link, workshop: Workshop, conversations: Conversations) -> None:
         """Asks the vendors whose modules are in the workshop."""
         super().__init__(jid, link)
         self._workshop = workshop
+        self._haggling: dict[str, Haggling] = {}
         self._net = Initiator(self, workshop.site, conversations, self._came_late)
 
     async def setup(self) -> None:
         """Answer requests, and go on with what an earlier process left."""
-        Responder.install(self, {CallForProposals: self.compare, Request: self.accept})
+        handlers: Handlers = {CallForProposals: self.compare, Mandate: self.negotiate, Request: self.accept}
+        Responder.install(self, handlers)
         self._net.take_up()
 
     async def compare(self, call: CallForProposals) -> Comparison:
@@ -56,6 +60,22 @@ class BrokerAgent(RoleAgent):
             heard = await self._net.ask(call.id, dict.fromkeys(vendors, call), call.reply_by)
             await self._net.stand(call.id, heard)
         return {vendors[jid]: each.answer for jid, each in heard.items()}
+
+    async def negotiate(self, mandate: Mandate) -> Comparison:
+        """Negotiate about a call that is in the store, keep the timeline, and weigh the last offers."""
+        store = self._workshop.store
+        call = await store.get(CallForProposals, mandate.call or "")
+        names = {self._at(name): name for name in self._asked(call)}
+        haggling = self._haggling[call.id] = Haggling(self, self._net, call, mandate, names)
+        try:
+            async with self._net.calling(call, names):
+                await haggling.run()
+                await self._net.stand(call.id, haggling.standing())
+            record = haggling.record()
+        finally:
+            del self._haggling[call.id]
+        await store.put(record, id=call.id, application=call.application)
+        return compare(call, haggling.answers(), utc_now(), records=await records(store))
 
     async def accept(self, request: Request) -> Agreement:
         """Accept an offer on the deployer's behalf."""
@@ -99,6 +119,8 @@ class BrokerAgent(RoleAgent):
 
     async def _came_late(self, message: Message) -> None:
         """Tell in the application's history of an answer that was not used."""
+        if haggling := self._haggling.get(message.thread or ""):
+            haggling.came_late(message.sender.bare)
         call = await self._workshop.store.find(CallForProposals, message.thread or "")
         if call is not None:
             text = f"{message.sender.local.removeprefix('vendor-')} answered {call.id} too late"

@@ -20,6 +20,7 @@ from descriptors.cfp import CallForProposals
 from descriptors.comparison import Comparison, Composition
 from descriptors.deployment import Deployment
 from descriptors.messages import Request
+from descriptors.negotiation import Mandate
 from descriptors.relocation import RelocationPlan, RelocationReceipt
 from descriptors.sla import Agreement, Offer
 
@@ -44,7 +45,7 @@ class MediatorAgent(RoleAgent):
 
     async def setup(self) -> None:
         """Answer requests."""
-        Responder.install(self, {Application: self.take, Request: self.see_to})
+        Responder.install(self, {Application: self.take, Mandate: self.negotiate, Request: self.see_to})
 
     async def take(self, application: Application) -> Comparison:
         """Keep the descriptor, call for proposals, and keep the offers."""
@@ -59,24 +60,55 @@ class MediatorAgent(RoleAgent):
         if await store.find(Application, name) != application:
             await self._check_no_agreement(name)
         await store.put(application, id=name, application=name)
-        now = utc_now()
-        call = CallForProposals(
-            id=new_id("call"),
-            application=name,
-            purpose="deployment",
-            issued=now,
-            reply_by=now + self._call_time,
-            requirements=application.requirements,
-            resources=application.needed(),
-            parts=parts_of(application),
-            flows=flows_of(application),
-        )
-        for each in (call, *part_calls(call)):  # what is offered for a part answers the call for it
+        call = await self._call(application, self._call_time, composed=True)
+        for each in part_calls(call):  # what is offered for a part answers the call for it
             await store.put(each, id=each.id, application=name)
         await self._workshop.events.happened(name, "submitted", f"call for proposals {call.id} goes out")
         comparison = await ask(self, self.link.address(addresses.BROKER), call, Comparison)
         await keep_offers(self._workshop, comparison)
         return comparison
+
+    async def negotiate(self, mandate: Mandate) -> Document:
+        """Have the broker negotiate about an application that was submitted, or about moving one that runs; answers
+        with a comparison of the last offers, or with a plan."""
+        if mandate.purpose == "relocation":
+            return await ask(self, self.link.address(addresses.RELOCATOR), mandate, RelocationPlan)
+        name = mandate.application
+        application = await self._workshop.store.get(Application, name)
+        if deployment := await live_deployment(self._workshop, name):
+            raise refuse(
+                "already-deployed",
+                f"{name} is {deployment.status} as {deployment.id}, under an agreement",
+                f"`agency relocate {name} --plan --strategy boulware` negotiates with others",
+            )
+        await self._check_no_agreement(name)
+        time = self._call_time if mandate.seconds is None else timedelta(seconds=mandate.seconds)
+        call = await self._call(application, time, vendors=(mandate.vendor,) if mandate.vendor else ())
+        await self._workshop.events.happened(name, "negotiating", f"about {call.id}, {mandate.strategy}")
+        asked = mandate.model_copy(update={"call": call.id})
+        comparison = await ask(self, self.link.address(addresses.BROKER), asked, Comparison)
+        await keep_offers(self._workshop, comparison)
+        return comparison
+
+    async def _call(
+        self, application: Application, time: timedelta, *, vendors: tuple[str, ...] = (), composed: bool = False
+    ) -> CallForProposals:
+        """A call for what the application needs, kept; ``composed``: also for its parts, from different vendors."""
+        now = utc_now()
+        call = CallForProposals(
+            id=new_id("call"),
+            application=application.name,
+            purpose="deployment",
+            issued=now,
+            reply_by=now + time,
+            vendors=vendors,
+            requirements=application.requirements,
+            resources=application.needed(),
+            parts=parts_of(application) if composed else (),
+            flows=flows_of(application) if composed else (),
+        )
+        await self._workshop.store.put(call, id=call.id, application=application.name)
+        return call
 
     def _check_files(self, application: Application) -> None:
         for component in application.components:

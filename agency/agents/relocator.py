@@ -24,6 +24,7 @@ from descriptors.cfp import CallForProposals
 from descriptors.comparison import Comparison
 from descriptors.deployment import Deployment
 from descriptors.messages import Problem, Request
+from descriptors.negotiation import Mandate
 from descriptors.relocation import RelocationPlan, RelocationReceipt
 from descriptors.sla import Agreement, Offer
 
@@ -42,7 +43,7 @@ class RelocatorAgent(RoleAgent):
 
     async def setup(self) -> None:
         """Answer requests."""
-        Responder.install(self, {Request: self.see_to})
+        Responder.install(self, {Request: self.see_to, Mandate: self.negotiate})
 
     async def see_to(self, request: Request) -> Document:
         """Do what was requested."""
@@ -52,17 +53,26 @@ class RelocatorAgent(RoleAgent):
             return await self.cancel(request.subject)
         return await self.apply(request.subject, request.delegations)
 
-    async def plan(self, name: str, vendor: str | None, component: str | None) -> RelocationPlan:
-        """Plan to move the application, or one component: to that vendor, or to the best other one."""
+    async def negotiate(self, mandate: Mandate) -> RelocationPlan:
+        """Plan to move it to the vendor with whom the best terms were negotiated."""
+        return await self.plan(mandate.application, mandate.vendor, mandate.component, mandate)
+
+    async def plan(
+        self, name: str, vendor: str | None, component: str | None, mandate: Mandate | None = None
+    ) -> RelocationPlan:
+        """Plan to move the application, or one component: to that vendor, or to the best other one. With a mandate,
+        what it costs is negotiated before."""
         store = self._workshop.store
         application, deployment = await self._running(name)
         components = choose_components(application, deployment, component, vendor)
         here = deployment.vendor_of(components[0])
         if vendor == here:
             raise refuse("already-there", f"{name} is at {vendor} already", "name another vendor")
-        call = self._call(application, components, vendor, here)
+        time = timedelta(seconds=mandate.seconds) if mandate and mandate.seconds else self._call_time
+        call = self._call(application, components, vendor, here, time)
         await store.put(call, id=call.id, application=name)
-        comparison = await ask(self, self.link.address(addresses.BROKER), call, Comparison)
+        asked = call if mandate is None else mandate.model_copy(update={"call": call.id})
+        comparison = await ask(self, self.link.address(addresses.BROKER), asked, Comparison)
         await keep_offers(self._workshop, comparison)
         if comparison.chosen is None:
             reasons = "; ".join(f"{row.vendor}: {row.excluded_because[0].message}" for row in comparison.rows)
@@ -81,7 +91,7 @@ class RelocatorAgent(RoleAgent):
         return plan
 
     def _call(
-        self, application: Application, components: tuple[str, ...], vendor: str | None, here: str
+        self, application: Application, components: tuple[str, ...], vendor: str | None, here: str, time: timedelta
     ) -> CallForProposals:
         others = tuple(name for name in self._workshop.modules if name != here)
         if not others:
@@ -92,7 +102,7 @@ class RelocatorAgent(RoleAgent):
             application=application.name,
             purpose="relocation",
             issued=now,
-            reply_by=now + self._call_time,
+            reply_by=now + time,
             vendors=(vendor,) if vendor else others,
             requirements=application.requirements,
             resources=resources_of(application, components),

@@ -15,7 +15,7 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import uvicorn
 from fastapi import Depends, FastAPI, HTTPException, Query, Request, Response
@@ -40,6 +40,7 @@ from descriptors.cfp import CallForProposals
 from descriptors.comparison import Comparison, Composition
 from descriptors.deployment import Deployment
 from descriptors.documents import DocumentError, Form, dump, load
+from descriptors.negotiation import Mandate, Negotiation
 from descriptors.relocation import RelocationPlan, RelocationReceipt
 from descriptors.sla import Agreement, Offer
 from vendor_modules import registry
@@ -50,7 +51,7 @@ API_FILE = "api.json"
 FORESEEN = (AgencyError, DocumentError, NotStored, ValidationError, VendorError, registry.UnknownModule)
 """Errors that are answered with their problem and are no fault of the agency's."""
 KEPT: tuple[type[Document], ...] = (
-    Application, Offer, Composition, Comparison, Agreement, Deployment, RelocationPlan, RelocationReceipt,
+    Application, Offer, Composition, Comparison, Negotiation, Agreement, Deployment, RelocationPlan, RelocationReceipt,
 )  # fmt: skip
 """Documents that are shown to whoever has their id."""
 MAX_BLOB = 64 * 1024 * 1024
@@ -106,6 +107,14 @@ def _add_queries(app: FastAPI, agency: Agency) -> None:
         page = offers_html(await store.get(Application, name), call, comparison, utc_now())
         return HTMLResponse(page, headers={"content-security-policy": CONTENT_POLICY})
 
+    @app.get("/applications/{name}/negotiation")
+    async def negotiation(name: str) -> dict[str, Any]:
+        await store.get(Application, name)
+        found = await store.all(Negotiation, application=name, newest_first=True)
+        if not found:
+            raise refuse("no-negotiation", f"nothing was negotiated for {name}", f"`agency negotiate {name}`")
+        return views.negotiation(found[0], await store.find(Comparison, found[0].call))
+
     @app.get("/applications/{name}/events")
     async def events(name: str, after: int = 0) -> dict[str, Any]:
         found = await store.events(name, after_id=after)
@@ -118,16 +127,7 @@ def _add_queries(app: FastAPI, agency: Agency) -> None:
 
     @app.get("/documents/{identifier}")
     async def document(identifier: str, form: Form = Form.JSON) -> Response:
-        for kind in (
-            Application,
-            Offer,
-            Composition,
-            Comparison,
-            Agreement,
-            Deployment,
-            RelocationPlan,
-            RelocationReceipt,
-        ):
+        for kind in KEPT:
             if found := await store.find(kind, identifier):
                 return Response(dump(found, form), media_type=f"application/{form.value}")
         raise refuse("not-found", f"there is no document {identifier!r}", "see `agency status` and `agency receipts`")
@@ -149,6 +149,8 @@ async def _latest_offers(store: Store, name: str, given: tuple[Weight, ...]) -> 
 def _add_actions(app: FastAPI, agency: Agency) -> None:
     workshop = agency.workshop
     store = workshop.store
+
+    mediator = agency.deployer.link.address(addresses.MEDIATOR)
 
     async def mediate(request: messages.Request, expect: type[Document]) -> Document:
         return await agency.deployer.request(request, expect)
@@ -172,6 +174,11 @@ def _add_actions(app: FastAPI, agency: Agency) -> None:
             await ask(agency.deployer, agency.deployer.link.address(addresses.MEDIATOR), application, Comparison)
         )
 
+    @app.post("/applications/{name}/negotiate")
+    async def negotiate(name: str, request: Request) -> Response:
+        mandate = _mandate(name, "deployment", request)
+        return _followed(agency, name, lambda: ask(agency.deployer, mediator, mandate, Comparison))
+
     @app.post("/offers/{offer}/accept")
     async def accept(offer: str) -> dict[str, Any]:
         request = messages.Request(action="accept", subject=offer)
@@ -179,6 +186,11 @@ def _add_actions(app: FastAPI, agency: Agency) -> None:
             await mediate(request, Composition)
             return await views.accepted(workshop, await store.get(Composition, offer))
         return (await mediate(request, Agreement)).model_dump(mode="json")
+
+    @app.post("/applications/{name}/plan/negotiate")
+    async def negotiate_plan(name: str, request: Request) -> Response:
+        mandate = _mandate(name, "relocation", request)
+        return _followed(agency, name, lambda: ask(agency.deployer, mediator, mandate, RelocationPlan))
 
     @app.post("/applications/{name}/plan")
     async def plan(name: str, vendor: str | None = None, component: str | None = None) -> dict[str, Any]:
@@ -202,6 +214,11 @@ def _add_actions(app: FastAPI, agency: Agency) -> None:
         found = await workshop.store.get(RelocationPlan, plan_id)
         request = messages.Request(action="relocate", subject=plan_id)
         return _followed(agency, found.application, lambda: mediate(request, RelocationReceipt))
+
+
+def _mandate(name: str, purpose: Literal["deployment", "relocation"], request: Request) -> Mandate:
+    """What the query says of how to negotiate."""
+    return Mandate.model_validate({**request.query_params, "application": name, "purpose": purpose})
 
 
 _under_way: set[asyncio.Future[Document]] = set()

@@ -16,6 +16,7 @@ from agency.store.store import Event
 from descriptors.application import Application
 from descriptors.comparison import Comparison, Composition, Criterion, Ranked
 from descriptors.deployment import Deployment
+from descriptors.negotiation import Negotiation
 from descriptors.sla import Agreement, Offer
 from vendor_modules.capabilities import CAPABILITIES
 from vendor_modules.documentation import about
@@ -106,6 +107,33 @@ def comparison(document: Comparison) -> Json:
         "call": document.call,
         "offers": [offer_row(row) for row in document.rows],
     }
+
+
+def negotiation(document: Negotiation, comparison_: Comparison | None) -> Json:
+    """A negotiation: who said what when (``seconds`` since it began), how it ended with each vendor, and the offers
+    that came of it."""
+    row = document.model_dump(mode="json", exclude={"version", "turns", "outcomes"})
+    row["seconds"] = (document.ended - document.began).total_seconds()
+    row["late"] = sum(1 for turn in document.turns if turn.act == "too-late")
+    row["timeline"] = [
+        turn.model_dump(mode="json", exclude={"changes"})
+        | {
+            "seconds": (turn.at - document.began).total_seconds(),
+            "changes": {change.term: float(change.value) for change in turn.changes},
+            "price_per_hour": None if turn.price_per_hour is None else float(turn.price_per_hour),
+        }
+        for turn in document.turns
+    ]
+    row["outcomes"] = [
+        outcome.model_dump(mode="json")
+        | {name: None if (p := getattr(outcome, name)) is None else float(p) for name in _OUTCOME_PRICES}
+        for outcome in document.outcomes
+    ]
+    row["offers"] = comparison(comparison_)["offers"] if comparison_ else []
+    return row
+
+
+_OUTCOME_PRICES = ("first_per_hour", "last_per_hour")
 
 
 async def vendors(workshop: Workshop, unusable: Iterable[Unusable] = ()) -> Json:

@@ -129,10 +129,12 @@ def performative_of(message: Message) -> Performative:
 
 
 @overload
-def content_of(message: Message, expect: type[D]) -> D: ...
+def content_of(message: Message, expect: type[D], /) -> D: ...
 @overload
-def content_of(message: Message, expect: type[D], other: type[E]) -> D | E: ...
-def content_of(message: Message, expect: type[Document], other: type[Document] | None = None) -> Document:
+def content_of(message: Message, expect: type[D], other: type[E], /) -> D | E: ...
+@overload
+def content_of(message: Message, *expect: type[Document]) -> Document: ...
+def content_of(message: Message, *expect: type[Document]) -> Document:
     """The document in the message, of one of the types expected; :class:`NotUnderstood` otherwise."""
     if message.get_metadata("ontology") != ONTOLOGY:
         raise NotUnderstood(f"ontology {message.get_metadata('ontology')!r}: expected {ONTOLOGY!r}")
@@ -140,9 +142,8 @@ def content_of(message: Message, expect: type[Document], other: type[Document] |
         document = documents.load(message.body or "", form=Form.JSON, name=f"message from {message.sender}")
     except DocumentError as error:
         raise NotUnderstood(str(error)) from None
-    expected = [each for each in (expect, other) if each is not None]
-    if type(document) not in expected:
-        raise NotUnderstood(f"content is a {document.tag}: expected {' or '.join(each.tag for each in expected)}")
+    if type(document) not in expect:
+        raise NotUnderstood(f"content is a {document.tag}: expected {' or '.join(each.tag for each in expect)}")
     return document
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Protocol as Interface
 
 from spade.message import Message
@@ -28,11 +29,13 @@ from descriptors.base import Document, utc_now
 from descriptors.cfp import CallForProposals
 from descriptors.documents import digest
 from descriptors.messages import Problem
-from descriptors.sla import Agreement, Offer, Refusal
+from descriptors.sla import Agreement, CounterOffer, Offer, Refusal
 from descriptors.trust import Acceptance
 
 AGREEMENT_LASTS = timedelta(days=365)
 """How long the word of an agreement is taken for fresh. The agreement itself has its own term."""
+SHARED = 64 * 1024
+"""Characters of the longest call that is kept in memory for others to whom it is said."""
 _SAID_WITH = {Refusal: Performative.REFUSE, Problem: Performative.FAILURE}
 
 
@@ -41,6 +44,9 @@ class Bidder(Interface):
 
     async def propose(self, call: CallForProposals) -> Offer | Refusal:
         """Answer a call."""
+
+    async def revise(self, counter: CounterOffer) -> Offer | Refusal:
+        """Answer a counter-offer to the last offer, which a refusal leaves as it is."""
 
     async def accept(self, acceptance: Acceptance) -> Agreement:
         """Agree to an offer that was accepted, or raise. The participant keeps the agreement."""
@@ -95,17 +101,22 @@ class Participant:
 
     async def _propose(self, message: Message, conversation: Conversation) -> None:
         asked = conversation.asked
-        call = content_of(message, CallForProposals)
+        wanted, answers = _wanted(message)
         standing = (await self._conversations.full(conversation)).heard
         try:
-            answer: Document = await self._bidder.propose(call)
+            if isinstance(wanted, CallForProposals):
+                answer: Document = await self._bidder.propose(wanted)
+            elif conversation.state == "offered":
+                answer = await self._bidder.revise(wanted)
+            else:
+                raise refuse("not-offered", "there is no offer to answer with another", "call for proposals")
         except Exception as error:  # noqa: BLE001 - the broker must hear why there is no offer
             answer = problem_of(error)
         if conversation.asked != asked:
             return  # overtaken by another round, or by a cancellation
         conversation.deadline = max(conversation.deadline, _deadline(message))
         if isinstance(answer, Offer):
-            said = self._bind(Performative.PROPOSE, answer, conversation, answer.expires, digest(call))
+            said = self._bind(Performative.PROPOSE, answer, conversation, answer.expires, answers)
             conversation.state = "offered"
             conversation.expires = max(conversation.expires, answer.expires)
             await self._conversations.keep([_answered(conversation, said, heard=said)])
@@ -213,6 +224,25 @@ def _answered(conversation: Conversation, said: Said | None, heard: Said | None 
     conversation.answered, conversation.stored = conversation.asked, False
     conversation.said, conversation.heard = said, heard
     return conversation
+
+
+def _wanted(message: Message) -> tuple[CallForProposals | CounterOffer, str]:
+    """The call or the counter-offer, and its digest."""
+    if len(message.body or "") > SHARED:
+        return _read(message)
+    return _shared(message.body or "", message.get_metadata("ontology"), message.get_metadata("language"))
+
+
+def _read(message: Message) -> tuple[CallForProposals | CounterOffer, str]:
+    document = content_of(message, CallForProposals, CounterOffer)
+    return document, digest(document)
+
+
+@lru_cache(maxsize=8)
+def _shared(body: str, *metadata: str | None) -> tuple[CallForProposals | CounterOffer, str]:
+    """A thousand vendors of one process hear the same call at the same moment: it is read once."""
+    given = {key: value for key, value in zip(("ontology", "language"), metadata, strict=True) if value is not None}
+    return _read(Message(body=body, metadata=given))
 
 
 def _deadline(message: Message) -> datetime:

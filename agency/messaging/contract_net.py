@@ -523,11 +523,13 @@ def _settling_elsewhere(peer: str) -> AgencyError:
     )
 
 
+_AGREED = ("price", "allocations", "guarantees", "components", "move")
+"""What an agreement takes over from its offer."""
+
+
 def _check_about(agreement: Agreement, offer: Offer) -> None:
     """:class:`NotUnderstood` unless the agreement is about that offer, on its terms."""
     if (agreement.offer, agreement.offer_digest, agreement.provider) != (offer.id, digest(offer), offer.vendor):
         raise NotUnderstood("the agreement is about another offer")
-    if (agreement.price, agreement.allocations, agreement.guarantees) != (
-        offer.price, offer.allocations, offer.guarantees
-    ):  # fmt: skip
+    if any(getattr(agreement, term) != getattr(offer, term) for term in _AGREED):
         raise NotUnderstood("the agreement is on other terms than the offer")

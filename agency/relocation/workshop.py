@@ -16,6 +16,7 @@ from agency.events import Events
 from agency.problems import refuse
 from agency.store.store import Store
 from agency.trust.site import Site
+from broker.pricing import Policy
 from descriptors.application import Application, Component
 from descriptors.base import Digest
 from descriptors.deployment import DeployedResource, Deployment, Endpoint
@@ -41,6 +42,8 @@ class Workshop:
     spool: Path
     events: Events
     site: Site
+    policies: Mapping[str, Policy] = field(default_factory=dict)
+    """How vendors negotiate, by vendor; who is not in it does not."""
     busy: dict[str, str] = field(default_factory=dict)
     """The operation under way, by application."""
     _locks: dict[str, asyncio.Lock] = field(default_factory=dict)

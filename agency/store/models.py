@@ -101,6 +101,8 @@ class VendorRow(Row):
     name: Mapped[str] = mapped_column(primary_key=True)
     module: Mapped[str]
     settings: Mapped[dict[str, Any]]
+    negotiation: Mapped[dict[str, Any]]
+    """How it negotiates; empty: it does not."""
 
 
 class CleanupRow(Row):

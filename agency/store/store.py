@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Generator, Iterable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -62,11 +62,13 @@ class Conflicted(StoreError):
 
 @dataclass(frozen=True)
 class VendorConfig:
-    """A vendor that the agency works with: its name here, its module and what the module is told. No secrets."""
+    """A vendor that the agency works with: its name here, its module and what the module is told, and how it negotiates
+    (see :class:`broker.pricing.Policy`). No secrets."""
 
     name: str
     module: str
     settings: dict[str, Any] = field(default_factory=dict)
+    negotiation: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -203,13 +205,13 @@ class Store:
 
     async def save_vendor(self, vendor: VendorConfig) -> None:
         """Remember a vendor, in place of any of that name."""
-        await self.upsert(VendorRow, {"name": vendor.name, "module": vendor.module, "settings": vendor.settings})
+        await self.upsert(VendorRow, asdict(vendor))
 
     async def vendors(self) -> list[VendorConfig]:
         """All vendors, by name."""
         async with self.transaction() as session:
             rows = (await session.scalars(select(VendorRow).order_by(VendorRow.name))).all()
-        return [VendorConfig(row.name, row.module, row.settings) for row in rows]
+        return [VendorConfig(row.name, row.module, row.settings, row.negotiation) for row in rows]
 
     async def remove_vendor(self, name: str) -> None:
         """Forget the vendor; :class:`NotStored` if there is none of that name. Its credentials are not touched."""

@@ -28,7 +28,7 @@ from agency.trust.replays import Replays
 from agency.trust.site import Site
 from descriptors.cfp import CallForProposals
 from descriptors.documents import digest
-from descriptors.sla import Agreement, Offer
+from descriptors.sla import Agreement, CounterOffer, Offer
 from descriptors.trust import Acceptance
 from tests.agency.messaging.test_contract_net import agreement_on, call, offer_for
 
@@ -47,6 +47,10 @@ class Seller:
         offer = offer_for(asked, "alpha")
         await self._memory.save_proposal(offer)
         return offer
+
+    async def revise(self, counter: CounterOffer) -> Offer:
+        """Never, here."""
+        raise NotStored(counter.id)
 
     async def accept(self, acceptance: Acceptance) -> Agreement:
         """What was offered."""

@@ -35,6 +35,7 @@ from descriptors.cfp import CallForProposals, Flow, Part
 from descriptors.comparison import Comparison, Composition, Criterion, Incident, Ranked, Record
 from descriptors.deployment import DeployedResource, Deployment, Endpoint, Kind
 from descriptors.messages import Action, Problem, Request
+from descriptors.negotiation import Mandate, Negotiation, Outcome, Turn
 from descriptors.relocation import Item, RelocationPlan, RelocationReceipt, Stage, Task
 from descriptors.resources import Reason, ResourceClass, ResourceType
 from descriptors.sla import (
@@ -407,6 +408,56 @@ records = built(
     ),
 )
 comparisons = built(Comparison, call=identifiers, application=names, rows=some(rows))
+mandates = built(
+    Mandate,
+    application=names,
+    purpose=st.sampled_from(["deployment", "relocation"]),
+    strategy=names,
+    budget=maybe(money),
+    rounds=st.integers(1, 100),
+    seconds=maybe(st.integers(1, 86400)),
+    commit_days=maybe(st.integers(1, 3660)),
+    vendor=maybe(names),
+    component=maybe(names),
+    call=maybe(identifiers),
+)
+turns = built(
+    Turn,
+    at=moments,
+    round=st.integers(1, 1000),
+    vendor=names,
+    act=st.sampled_from(["offer", "counter-offer", "refusal", "silence", "too-late"]),
+    document=maybe(identifiers),
+    price_per_hour=maybe(money),
+    minimum_days=maybe(st.integers(1, 3660)),
+    changes=some(built(Change, term=st.sampled_from(get_args(NegotiableTerm)), value=quantities)),
+    reason=maybe(reasons),
+)
+outcomes = built(
+    Outcome,
+    vendor=names,
+    result=st.sampled_from(["offer", "none"]),
+    offer=maybe(identifiers),
+    first_per_hour=maybe(money),
+    last_per_hour=maybe(money),
+    rounds=st.integers(0, 1000),
+    why=reasons,
+)
+negotiations = built(
+    Negotiation,
+    call=identifiers,
+    application=names,
+    purpose=st.sampled_from(["deployment", "relocation", "renegotiation"]),
+    strategy=names,
+    currency=currencies,
+    budget=maybe(money),
+    began=moments,
+    ended=moments,
+    deadline=moments,
+    rounds=st.integers(1, 1000),
+    turns=some(turns),
+    outcomes=some(outcomes),
+)
 delegations = built(
     Delegation,
     id=identifiers,
@@ -535,6 +586,8 @@ DOCUMENTS: dict[type[Document], SearchStrategy[Any]] = {
     AgreementTemplate: templates,
     Offer: offers,
     CounterOffer: counter_offers,
+    Mandate: mandates,
+    Negotiation: negotiations,
     Refusal: refusals,
     Composition: compositions,
     Comparison: comparisons,

@@ -167,6 +167,41 @@ def test_offers_are_weighed_and_shown_as_they_are_wanted(lab: Lab, tmp_path: Pat
     assert lab.refused("submit", book.descriptor, "--weight", "price=much")["code"] == "bad-weight"
 
 
+def test_negotiating(lab: Lab, tmp_path: Path) -> None:
+    """Rounds bring prices down; the timeline says who offered what and why it ended, and is kept; what came of it is
+    accepted as any offer; and a move is negotiated in the same way."""
+    book = Guestbook(lab, tmp_path / "book", "haggled")
+    first = {row["vendor"]: row for row in lab.json("submit", book.descriptor)["offers"]}
+    found = lab.json("negotiate", book.name, "--strategy", "conceder", "--deadline", "20")
+    assert lab.json("negotiate", book.name, "--show") == found
+    assert lab.json("offers", book.name)["offers"] == found["offers"]
+    acts = [turn["act"] for turn in found["timeline"] if turn["vendor"] == "aurora"]
+    assert acts[:3] == ["offer", "counter-offer", "offer"]
+    outcome = next(row for row in found["outcomes"] if row["vendor"] == "aurora")
+    assert outcome["last_per_hour"] < outcome["first_per_hour"] == first["aurora"]["price_per_hour"]
+    assert all(row["why"]["message"] for row in found["outcomes"])
+    shown = lab.cli("negotiate", book.name, "--show").stdout
+    assert "→ offers" in shown
+    assert f"agency accept {chosen_of(found)}" in shown
+    assert lab.refused("negotiate", book.name, "--strategy", "charm")["code"] == "unknown-strategy"
+
+    dear = lab.json("negotiate", book.name, "--budget", "0.5")
+    assert {row["excluded_because"][0]["code"] for row in dear["offers"]} >= {"over-budget"}
+    assert {row["result"] for row in dear["outcomes"]} == {"none"}
+
+    found = lab.json("negotiate", book.name)
+    agreement = lab.json("accept", chosen_of(found))
+    assert float(agreement["price"]["per_hour"]) < first["aurora"]["price_per_hour"]
+    assert lab.json("deploy", book.name)["status"] == "running"
+    plan = lab.json("relocate", book.name, "--plan", "--to", "cirrus", "--strategy", "fixed")
+    assert plan["target"] == "cirrus"
+    moved = lab.json("negotiate", book.name, "--show")
+    assert moved["purpose"] == "relocation"
+    asked = {term for turn in moved["timeline"] for term in turn["changes"]}
+    assert {"price-per-hour", "move-downtime-seconds", "validity-seconds"} <= asked
+    assert lab.refused("negotiate", book.name)["code"] == "already-deployed"
+
+
 def test_refusals_are_clear(lab: Lab, tmp_path: Path) -> None:
     """What cannot be done is refused with status 1, a code, what is the matter, and what to do."""
     book = Guestbook(lab, tmp_path / "book", "refused")

@@ -36,12 +36,12 @@ from agency.problems import AgencyError, refuse
 from agency.store.models import TokenRow
 from agency.store.store import Store
 from agency.trust.site import Site
-from descriptors.base import Document, utc_now
+from descriptors.base import Document, Reference, utc_now
 from descriptors.cfp import CallForProposals
 from descriptors.documents import Form, digest, dump
 from descriptors.messages import Problem, Request
 from descriptors.resources import Reason, ResourceClass, ResourceType
-from descriptors.sla import Agreement, Allocation, Offer, PriceTerms, Refusal
+from descriptors.sla import Agreement, Allocation, Change, CounterOffer, Offer, PriceTerms, Refusal
 from descriptors.trust import Acceptance
 from tests.agency.messaging.conftest import Hire
 from tests.agency.toys import Cloud, toy_module
@@ -119,6 +119,17 @@ class Seller:
         found = await self._propose(asked)
         if isinstance(found, Offer):
             self.offers[found.id] = found
+        return found
+
+    async def revise(self, counter: CounterOffer) -> Offer | Refusal:
+        """What was asked for, if that is to be paid a cent an hour at least."""
+        offer, wanted = self.offers[counter.offer.id], counter.changes[0].value
+        if wanted < Decimal("0.001"):
+            reason = Reason(code="too-low", message="not for that")
+            return Refusal(call=counter.call, vendor=counter.vendor, reasons=(reason,))
+        price = offer.price.model_copy(update={"per_hour": wanted})
+        found = offer.model_copy(update={"id": f"{offer.id}.1", "price": price})
+        self.offers[found.id] = found
         return found
 
     async def accept(self, acceptance: Acceptance) -> Agreement:
@@ -369,6 +380,50 @@ async def test_a_participant_says_what_has_no_place(net: Net, performative: str)
             reply = await heard
     assert performative_of(reply) is Performative.NOT_UNDERSTOOD
     assert content_of(reply, Problem).code == "not-understood"
+
+
+# --- later rounds ---
+
+
+def counter_to(offer: Offer, per_hour: str) -> CounterOffer:
+    """What the broker would rather pay."""
+    now = utc_now()
+    return CounterOffer(
+        id=f"counter-{per_hour}", call=offer.call, application=offer.application, vendor=offer.vendor, issued=now,
+        expires=now + timedelta(seconds=30), offer=Reference(id=offer.id, digest=digest(offer)),
+        changes=(Change(term="price-per-hour", value=Decimal(per_hour)),),
+    )  # fmt: skip
+
+
+async def test_a_counter_offer_leads_to_another_offer(net: Net) -> None:
+    """In a later round only those are asked that were chosen; what they offer then can be accepted."""
+    vendors = {await net.bidder(name, proposing(name)): name for name in ("va", "vb")}
+    first = (await net.ask(call(), vendors))["va"]
+    counter = counter_to(first, "0.005")
+    heard = await net.broker.ask(first.call, {"va@test": counter}, counter.expires, 2)
+    assert heard.keys() == {"va@test"}
+    second = heard["va@test"].answer
+    assert (second.id, second.price.per_hour) == ("offer-va.1", Decimal("0.005"))
+    await net.broker.stand(first.call, heard)
+    assert (await net.broker.accept(second, "va@test")).price == second.price
+
+
+async def test_a_refused_counter_offer_leaves_the_offer_as_it_was(net: Net) -> None:
+    """Who goes no further still stands by what it offered before."""
+    first = await offered(net)
+    counter = counter_to(first, "0.0001")
+    heard = await net.broker.ask(first.call, {"va@test": counter}, counter.expires, 2)
+    assert heard["va@test"].answer.reasons[0].code == "too-low"
+    assert (await net.broker.accept(first, "va@test")).price == first.price
+
+
+async def test_a_counter_offer_to_nothing_is_a_failure(net: Net) -> None:
+    """A vendor that has made no offer in this conversation does not answer a counter-offer with one."""
+    await net.bidder("va", proposing("va"))
+    offer = offer_for(call(), "va")
+    counter = counter_to(offer, "0.005")
+    heard = await net.broker.ask(offer.call, {"va@test": counter}, counter.expires, 2)
+    assert heard["va@test"].answer.code == "not-offered"
 
 
 # --- settling ---
