@@ -27,6 +27,7 @@ from agency.messaging.acl import (
     performative_of,
 )
 from agency.messaging.agent import RoleAgent
+from agency.messaging.conversations import repeating
 from agency.problems import AgencyError, problem_of, refuse
 from descriptors.base import Document, new_id
 from descriptors.messages import Problem
@@ -39,8 +40,6 @@ AGREE_WITHIN = 30.0
 """Seconds in which an agent must say whether it will act; how long the action then takes is its own affair."""
 GIVE_UP_AFTER = 300.0
 """Seconds for which an agent that has agreed may be out of reach."""
-FIRST_PAUSE, LONGEST_PAUSE = 2.0, 60.0
-"""Seconds between two times that a request is said."""
 KEEP_FOR = 600.0
 """Seconds for which a result is kept, to be repeated."""
 
@@ -101,8 +100,7 @@ class Responder:
 class _Initiator:
     """Waits for the answers of one agent to one request."""
 
-    def __init__(self, agent: RoleAgent, request: Message) -> None:
-        self._agent = agent
+    def __init__(self, request: Message) -> None:
         self._request = request
         self._repeated = False
         self._out_of_reach_since: float | None = None
@@ -141,21 +139,10 @@ class _Initiator:
         if not self.result.done():
             self.result.set_result(message)
 
-    async def again(self) -> None:
-        """Say the request once more."""
+    def unanswered(self) -> list[Message]:
+        """The request, to be said once more."""
         self._repeated = True
-        try:
-            await self._agent.send(self._request)
-        except AgencyError as error:  # later, then
-            self._agent.log.info("request not repeated", to=str(self._request.to), problem=error.problem.message)
-
-    async def keep_on(self) -> None:
-        """Say it again and again."""
-        pause = FIRST_PAUSE
-        while True:
-            await asyncio.sleep(pause)
-            await self.again()
-            pause = min(2 * pause, LONGEST_PAUSE)
+        return [self._request]
 
 
 def result_in(reply: Message, expect: type[D]) -> D:
@@ -176,17 +163,14 @@ async def ask(agent: RoleAgent, to: str, content: Document, expect: type[D]) -> 
     """
     conversation = new_id("talk")
     request = compose(to, Performative.REQUEST, Protocol.REQUEST, conversation, content)
-    initiator = _Initiator(agent, request)
-    with agent.listening(conversation, initiator.on_message, initiator.again):
+    initiator = _Initiator(request)
+    async with repeating(agent, conversation, initiator.on_message, initiator.unanswered):
         await agent.send(request)
-        repeating = agent.work(initiator.keep_on())
         try:
             async with asyncio.timeout(AGREE_WITHIN):
                 await initiator.agreed
-            return result_in(await initiator.result, expect)
         except TimeoutError:
             if initiator.bounce is not None:
                 return result_in(initiator.bounce, expect)
             raise refuse("no-answer", f"{to} does not answer", "check that the agent runs, then try again") from None
-        finally:
-            repeating.cancel()
+        return result_in(await initiator.result, expect)

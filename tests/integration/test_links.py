@@ -13,7 +13,7 @@ from pydantic import SecretStr
 from slixmpp.exceptions import IqError
 from spade.message import Message
 
-from agency.messaging import request
+from agency.messaging import conversations
 from agency.messaging.acl import Performative, Protocol, compose, content_of, is_bounce
 from agency.messaging.agent import RoleAgent
 from agency.messaging.links import Link, client, component
@@ -143,7 +143,7 @@ async def test_a_server_that_dies_in_a_conversation(
 ) -> None:
     """The server is killed while an agent works for another and is started again: the result arrives, and the work was
     done once. Meanwhile whoever sends hears at once that it cannot."""
-    monkeypatch.setattr(request, "LONGEST_PAUSE", 2)
+    monkeypatch.setattr(conversations, "LONGEST_PAUSE", 2)
     monkeypatch.setattr(component, "LONGEST_PAUSE", 0.5)
     monkeypatch.setattr(client, "LONGEST_PAUSE", 0.5)
     begun, may_end, done = asyncio.Event(), asyncio.Event(), []

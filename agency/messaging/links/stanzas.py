@@ -177,7 +177,7 @@ def written(message: Message, limit: int) -> str:
             if name not in PARAMETERS
         ]
     )
-    number = f"{parameters.get('protocol', '')}/{parameters.get('reply-with', '')}/{next(_numbers)}/{thread}"
+    number = f"{parameters.get('protocol', '')}/{next(_numbers)}/{thread}"
     stanza = (
         f"<message from='{attribute(message.sender.full)}' to='{attribute(message.to.full)}' id='{attribute(number)}'>"
         f"<thread>{text(thread)}</thread><body>{text(message.body or '')}</body>"
@@ -239,13 +239,13 @@ _ERROR = f"{STANZA_ERRORS} "
 
 def bounced(stanza: Element, to: JID) -> Message:
     """What a stanza of type ``error`` tells the agent whose message it was: a FIPA ``failure`` in the same conversation
-    from whom it could not be brought to, with the problem."""
-    protocol, reply_with, _, thread = (stanza.attributes.get("id", "").split("/", 3) + [""] * 4)[:4]
+    from whom it could not be brought to, with the problem. It is no answer of theirs, and in reply to nothing."""
+    protocol, _, thread = (stanza.attributes.get("id", "").split("/", 2) + [""] * 3)[:3]
     sender = jid(stanza.attributes.get("from", ""))
     message = Message(to, sender, documents.dump(_problem_of(stanza, sender), Form.JSON), thread or None)
     parameters = {
         "performative": "failure", "protocol": protocol, "ontology": ONTOLOGY, "language": "json",
-        "conversation-id": thread, "in-reply-to": reply_with, BOUNCED: "yes",
+        "conversation-id": thread, BOUNCED: "yes",
     }  # fmt: skip
     for name, value in parameters.items():
         if value:

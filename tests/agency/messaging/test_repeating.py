@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 from spade.message import Message
 
-from agency.messaging import request
+from agency.messaging import conversations, request
 from agency.messaging.acl import BOUNCED, Performative, Protocol, answer, compose
 from agency.messaging.agent import RoleAgent
 from agency.messaging.links import unreachable
@@ -40,7 +40,7 @@ async def link() -> LossyLink:
 
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(request, "FIRST_PAUSE", 0.02)
+    monkeypatch.setattr(conversations, "REPEAT_AFTER", 0.02)
 
 
 def first(performative: Performative) -> Callable[[Message], bool]:
@@ -83,7 +83,7 @@ async def test_when_the_link_is_back_it_is_said_at_once(
     hire: Hire, link: LossyLink, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A conversation does not wait for its next repetition when the link was lost and is there again."""
-    monkeypatch.setattr(request, "FIRST_PAUSE", 600)
+    monkeypatch.setattr(conversations, "REPEAT_AFTER", 600)
     anna, done = await working(hire)
     link.lost = first(Performative.REQUEST)
     asking = asyncio.create_task(ask(anna, "bob@test", DEPLOY, Request))

@@ -161,8 +161,8 @@ def test_nobody_can_pretend_that_a_message_bounced() -> None:
     ],
 )
 def test_a_bounce_is_a_failure_in_its_conversation(condition: str, kind: str, code: str, retryable: bool) -> None:
-    """A stanza that comes back tells its sender what was not reached and why, in the conversation and in reply to the
-    message that it was, even from a server that sends nothing of it back but its id."""
+    """A stanza that comes back tells its sender what was not reached and why, in the conversation, even from a server
+    that sends nothing of it back but its id. It is in reply to nothing: whom it was for has not answered."""
     sent = message(thread="call/1", metadata={"protocol": "fipa-contract-net", "reply-with": "cfp.1"})
     (away,) = read(written(sent, stanzas.AT_HOME).encode())
     error = f"<error type='{kind}'><{condition} xmlns='{stanzas.STANZA_ERRORS}'/></error>"
@@ -172,7 +172,7 @@ def test_a_bounce_is_a_failure_in_its_conversation(condition: str, kind: str, co
     assert is_bounce(found)
     assert performative_of(found) is Performative.FAILURE
     assert (found.thread, str(found.sender)) == ("call/1", "bob@a.test")
-    assert (found.get_metadata("protocol"), found.get_metadata("in-reply-to")) == ("fipa-contract-net", "cfp.1")
+    assert (found.get_metadata("protocol"), found.get_metadata("in-reply-to")) == ("fipa-contract-net", None)
     problem = content_of(found, Problem)
     assert (problem.code, problem.retryable) == (code, retryable)
     assert "bob@a.test" in problem.message
