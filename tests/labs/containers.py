@@ -30,6 +30,8 @@ TOP = Path(__file__).parent.parent.parent
 SUITE = "bookworm"
 BASE = "localhost/base"
 ENDS_WITHIN = 60.0
+IN_MEMORY = 8 << 30
+"""Bytes that must be free for a store to be made in memory: several times what it takes."""
 
 
 def _succeed(*command: str | Path, timeout: float = 500.0) -> str:
@@ -135,6 +137,18 @@ class ImageStore:
             _succeed(*self._buildah, "rm", name)
 
 
+def _roomy() -> Path | None:
+    """Where a store is made: in memory if there is plenty, as it is many copies of small files; else where temporary
+    files are."""
+    memory = Path("/dev/shm")
+    if not memory.is_dir():
+        return None
+    flags = os.statvfs(memory).f_flag
+    available = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    fits = min(available, shutil.disk_usage(memory).free) > IN_MEMORY
+    return memory if fits and not flags & (os.ST_NOEXEC | os.ST_NODEV) else None
+
+
 @contextmanager
 def image_store() -> Iterator[ImageStore]:
     """A store with the base image, removed when the block ends; the test is skipped where it cannot be."""
@@ -142,6 +156,6 @@ def image_store() -> Iterator[ImageStore]:
     if missing or os.geteuid() != 0:
         pytest.skip(f"images are built by root, with the Debian packages buildah and debootstrap; missing: {missing}")
     with ExitStack() as cleaning:
-        place = Path(tempfile.mkdtemp(prefix="agency-images-"))
+        place = Path(tempfile.mkdtemp(prefix="agency-images-", dir=_roomy()))
         cleaning.callback(shutil.rmtree, place)
         yield ImageStore(place)
