@@ -361,6 +361,21 @@ def status(
     _show(answer, as_json, show.application if application else show.status)
 
 
+@app.command()
+def renegotiate(
+    application: App,
+    vendor: Annotated[str | None, typer.Option(help="With whom, where there are several agreements.")] = None,
+    state: State = None,
+    as_json: AsJson = False,
+) -> None:
+    """Ask the vendor of a running agreement for another one; `agency accept` puts it in the place of the first."""
+    from agency import show
+
+    with _client(state, as_json) as client:
+        answer = client.post(f"/applications/{application}/renegotiate", vendor=vendor)
+    _show(answer, as_json, show.offers)
+
+
 # --- relocation ---
 
 

@@ -1,4 +1,5 @@
-"""The janitor: what could not be removed when it should have been is tried again until it is gone."""
+"""The janitor: what could not be removed when it should have been is tried again until it is gone; agreements
+whose time is over end."""
 
 from __future__ import annotations
 
@@ -9,9 +10,11 @@ from dataclasses import dataclass
 
 import structlog
 
+from agency import agreements
 from agency.problems import problem_of
 from agency.relocation.workshop import Workshop
 from agency.store.store import Cleanup
+from descriptors.base import utc_now
 from descriptors.deployment import Deployment
 from vendor_modules.capabilities import inventory, release
 from vendor_modules.errors import Unavailable, VendorError
@@ -38,11 +41,12 @@ class Leak:
 
 
 async def keep_tidy(workshop: Workshop) -> None:
-    """Work off pending clean-ups, for ever."""
+    """Work off pending clean-ups and bring agreements up to date, for ever."""
     wait = PERIOD
     while True:
         await asyncio.sleep(wait)
         try:
+            await agreements.tend(workshop, utc_now())
             wait = PERIOD if await _round(workshop) else min(wait * 2, LONGEST_PERIOD)
         except Exception as error:
             log.error("janitor stumbled", exc_info=error)

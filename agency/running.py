@@ -169,6 +169,7 @@ async def _society(workshop: Workshop, link: Link, call_seconds: float) -> Async
             module,
             workshop.site,
             conversations,
+            workshop.store,
             workshop.policies.get(name, NOTHING),
         )
         for name, module in workshop.modules.items()

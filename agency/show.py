@@ -234,7 +234,9 @@ def application(console: Console, answer: Json) -> None:
         console.print(f"  {component}: {url}")
     for agreement in answer["agreements"]:
         price = f"{agreement['price_per_hour']:.4f} {agreement['currency']} an hour"
-        console.print(f"  agreement {agreement['id']} with {agreement['provider']}, {price}")
+        until = f" until {agreement['expires'][:16].replace('T', ' ')} UTC" if agreement["expires"] else ""
+        state = "" if agreement["state"] == "observed" else f" [red]{agreement['state']}[/]"
+        console.print(f"  agreement {agreement['id']} with {agreement['provider']}, {price}{until}{state}")
     for event in answer["history"]:
         console.print(f"  [dim]{event['at'][:19].replace('T', ' ')}[/] {event['kind']}: {escape(event['text'])}")
     table = Table(box=None, padding=(0, 2))

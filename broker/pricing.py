@@ -138,6 +138,7 @@ class _Haggling:
         latest, wanted = self.offers[-1], self.asked[-1]
         days_before = Decimal(latest.price.minimum_days or 0)
         days = wanted.get("minimum-days", days_before).to_integral_value(ROUND_CEILING)
+        days = max(days, Decimal(self.listed.price.minimum_days or 0))
         price = self._price(days, wanted.get("price-per-hour"))
         if days >= days_before:
             price = min(price, latest.price.per_hour)

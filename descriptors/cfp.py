@@ -34,7 +34,8 @@ class CallForProposals(Document, tag="call-for-proposals"):
     id: Identifier = attr()
     application: Name = attr()
     purpose: Literal["deployment", "relocation", "renegotiation"] = attr()
-    """In a relocation a block volume with a ``fallback`` may be adapted to it where there is no block storage."""
+    """In a relocation a block volume with a ``fallback`` may be adapted to it where there is no block storage; in a
+    renegotiation it may have been."""
     issued: Moment = attr()
     reply_by: Moment = attr()
     """Answers after this moment are counted, never used."""

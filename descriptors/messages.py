@@ -8,7 +8,9 @@ from pydantic_xml import attr, element
 
 from descriptors.base import Document, Identifier, Name, Text, Token
 
-Action = Literal["accept", "deploy", "start", "stop", "destroy", "plan-relocation", "relocate", "cancel", "template"]
+Action = Literal[
+    "accept", "deploy", "start", "stop", "destroy", "plan-relocation", "relocate", "cancel", "template", "renegotiate"
+]
 
 
 class Request(Document, tag="request"):

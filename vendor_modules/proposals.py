@@ -100,7 +100,7 @@ def _storage(resource: ResourceClass, call: CallForProposals, catalogue: Catalog
             size=f"{resource.kind}-storage",
             price_per_hour=_rounded(price * gib / HOURS_PER_MONTH),
         )
-    if resource.kind == "block" and resource.fallback and call.purpose == "relocation":
+    if resource.kind == "block" and resource.fallback and call.purpose != "deployment":
         return Allocation(resource=resource.name, size=MACHINE_DISK, price_per_hour=Decimal(0))
     lacking = {"block": "volumes", "object": "object-storage"}[resource.kind or "block"] in catalogue.lacks
     lack = f"has no {resource.kind} storage service" if lacking else f"tells no price of {resource.kind} storage"

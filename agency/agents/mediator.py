@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import timedelta
 
-from agency import records
+from agency import agreements, records
 from agency.agents import addresses
 from agency.messaging.agent import RoleAgent
 from agency.messaging.links import Link
@@ -124,26 +124,66 @@ class MediatorAgent(RoleAgent):
         """Do what was requested, or have it done by the agent whose work it is."""
         if request.action == "accept":
             return await self.accept(request.subject, request.delegations)
+        if request.action == "renegotiate":
+            return await self.renegotiate(request.subject, request.vendor)
         if request.action in ("plan-relocation", "relocate", "cancel"):
             kind = RelocationPlan if request.action == "plan-relocation" else RelocationReceipt
             expected = kind if request.action != "cancel" else Deployment
             return await ask(self, self.link.address(addresses.RELOCATOR), request, expected)
         return await ask(self, self.link.address(addresses.PROVISIONER), request, Deployment)
 
+    async def renegotiate(self, name: str, vendor: str | None) -> Comparison:
+        """Have the vendor of a running agreement make an offer that would replace it."""
+        store = self._workshop.store
+        application = await store.get(Application, name)
+        deployment = await live_deployment(self._workshop, name)
+        if deployment is None:
+            raise refuse("not-deployed", f"{name} runs nowhere", f"`agency submit` asks for offers to {name} anew")
+        old = await agreements.renegotiable(self._workshop, deployment, vendor)
+        now = utc_now()
+        call = CallForProposals(
+            id=new_id("call"),
+            application=name,
+            purpose="renegotiation",
+            issued=now,
+            reply_by=now + self._call_time,
+            vendors=(old.provider,),
+            requirements=application.requirements,
+            resources=agreements.untied(old),
+            components=old.components,
+            supersedes=agreements.reference(old),
+        )
+        await store.put(call, id=call.id, application=name)
+        await self._workshop.events.happened(name, "renegotiating", f"{old.id} with {old.provider}")
+        comparison = await ask(self, self.link.address(addresses.BROKER), call, Comparison)
+        await keep_offers(self._workshop, comparison)
+        return comparison
+
     async def accept(self, subject: str, delegations: Sequence[str]) -> Agreement | Composition:
         """Accept an offer, or all offers of a composition, of which each has its delegation. Accepting it again gives
-        the same agreement."""
+        the same agreement. One that supersedes another takes its place."""
         store = self._workshop.store
         if composition := await store.find(Composition, subject):
             return await self._accept_all(composition, delegations)
         offer = await store.get(Offer, subject)
         async with self._workshop.lock(offer.application):
-            for agreement in await store.all(Agreement, application=offer.application):
-                if agreement.offer == offer.id:
-                    return agreement
+            known = await store.all(Agreement, application=offer.application)
+            agreement = next((each for each in known if each.offer == offer.id), None)
+            agreement = agreement or await self._agree(offer, delegations)
+            if agreement.state == "observed" and not self._workshop.busy.get(offer.application):
+                await agreements.put_in_place(self._workshop, agreement)
+            return agreement
+
+    async def _agree(self, offer: Offer, delegations: Sequence[str]) -> Agreement:
+        if offer.supersedes is None:
             await self._check_no_agreement(offer.application)
+            await self._check_whole(offer)
             await self._check_acceptable(offer)
-            return await make_agreement(self, self._workshop, offer, delegations)
+        else:
+            self._workshop.refuse_if_busy(offer.application)
+            await self._check_qualifies(offer)
+            await agreements.check_superseding(self._workshop, offer, offer.supersedes)
+        return await make_agreement(self, self._workshop, offer, delegations)
 
     async def _accept_all(self, composition: Composition, delegations: Sequence[str]) -> Composition:
         """Accept every offer, or none: when one vendor backs out, what was agreed with the others ends."""
@@ -175,16 +215,19 @@ class MediatorAgent(RoleAgent):
                     f"`agency deploy {name}`, or `agency destroy {name}` to end it",
                 )
 
-    async def _check_acceptable(self, chosen: Offer | Composition) -> None:
-        """Refuse what the broker left out, and what was offered for another descriptor than the present one."""
-        store, whose = self._workshop.store, chosen.vendor if isinstance(chosen, Offer) else chosen.name
-        if isinstance(chosen, Offer) and chosen.components:
+    async def _check_whole(self, offer: Offer) -> None:
+        """Refuse what is offered for a part only."""
+        if offer.components:
             raise refuse(
                 "part-only",
-                f"the offer of {whose} is for {', '.join(chosen.components)} only",
-                f"accept the composition that it is in: see `agency offers {chosen.application}`",
+                f"the offer of {offer.vendor} is for {', '.join(offer.components)} only",
+                f"accept the composition that it is in: see `agency offers {offer.application}`",
             )
-        comparison = await store.get(Comparison, chosen.call)
+
+    async def _check_qualifies(self, chosen: Offer | Composition) -> None:
+        """Refuse what the broker left out."""
+        whose = chosen.vendor if isinstance(chosen, Offer) else chosen.name
+        comparison = await self._workshop.store.get(Comparison, chosen.call)
         row = next((row for row in comparison.rows if row.proposal and row.proposal.id == chosen.id), None)
         if row is None or row.excluded_because:
             why = row.excluded_because[0].message if row else "it came too late to be compared"
@@ -193,6 +236,11 @@ class MediatorAgent(RoleAgent):
                 f"the offer of {whose} does not qualify: {why}",
                 "accept another, or change the requirements and submit again",
             )
+
+    async def _check_acceptable(self, chosen: Offer | Composition) -> None:
+        """Refuse what the broker left out, and what was offered for another descriptor than the present one."""
+        await self._check_qualifies(chosen)
+        store, whose = self._workshop.store, chosen.vendor if isinstance(chosen, Offer) else chosen.name
         call = await store.get(CallForProposals, chosen.call)
         application = await store.get(Application, chosen.application)
         asked = ("deployment", application.requirements, application.needed())

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+from decimal import Decimal
+
 from agency.agents.selling import Seller
 from agency.messaging.agent import RoleAgent
 from agency.messaging.bidding import Participant
@@ -9,9 +12,11 @@ from agency.messaging.conversations import Conversations
 from agency.messaging.links import Link
 from agency.messaging.request import Responder
 from agency.problems import refuse
+from agency.store.store import Store
 from agency.trust.site import Site
 from broker.pricing import Policy
-from descriptors.base import utc_now
+from broker.terms import revised
+from descriptors.base import Reference, utc_now
 from descriptors.cfp import CallForProposals
 from descriptors.documents import digest
 from descriptors.messages import Request
@@ -46,11 +51,13 @@ class VendorAgent(RoleAgent):
         module: VendorModule,
         site: Site,
         conversations: Conversations,
+        store: Store,
         policy: Policy = NOTHING,
     ) -> None:
-        """``site`` lets it sign what it offers; ``policy`` says what it negotiates, by default nothing."""
+        """``site`` lets it sign what it offers; ``store`` has its agreements; ``policy`` says what it negotiates, by default nothing."""
         super().__init__(jid, link)
         self.module = module
+        self._store = store
         self._seller = Seller(module, policy)
         Participant(self, self, site, conversations)
 
@@ -64,7 +71,10 @@ class VendorAgent(RoleAgent):
         missing = [name for name in _needed(call) if name not in able]
         if not missing:
             listed = await self.module.propose(call)
-            return listed if isinstance(listed, Refusal) else await self._seller.open(call, listed)
+            if isinstance(listed, Refusal):
+                return listed
+            old = await self._superseded(call.supersedes)
+            return await self._seller.open(call, await self._in_place_of(old, listed) if old else listed)
         words = ", ".join(missing)
         reason = Reason(
             code="missing-capability",
@@ -81,6 +91,30 @@ class VendorAgent(RoleAgent):
         """The template after which it makes its offers."""
         return await self._seller.template()
 
+    async def _superseded(self, reference: Reference | None) -> Agreement | None:
+        """The running agreement that would be replaced; refused where there is none of this vendor's, or not like
+        that."""
+        if reference is None:
+            return None
+        old = await self._store.find(Agreement, reference.id)
+        runs = old is not None and (old.provider, old.state) == (self.module.vendor, "observed")
+        if old is None or not runs or digest(old) != reference.digest:
+            raise refuse(
+                "no-agreement",
+                f"{self.module.vendor} has no agreement {reference.id} that runs, or not like that",
+                "see `agency status`",
+            )
+        return old
+
+    async def _in_place_of(self, old: Agreement, offer: Offer) -> Offer:
+        """The offer as one to replace the agreement, remembered. Who renegotiates does not get out of the minimum term
+        that it is bound to."""
+        bound = old.agreed + timedelta(days=old.price.minimum_days or 0) - utc_now()
+        days = max(bound // timedelta(days=1) + 1, offer.price.minimum_days or 0, 0)
+        made = revised(offer, {"minimum-days": Decimal(days)}, supersedes=Reference(id=old.id, digest=digest(old)))
+        await self.module.services.persistence.save_proposal(made)
+        return made
+
     async def accept(self, acceptance: Acceptance) -> Agreement:
         """Turn an offer that was accepted into an agreement; refuses what it never offered, and what has expired."""
         offer = await self.module.services.persistence.proposal(acceptance.offer)
@@ -88,6 +122,7 @@ class VendorAgent(RoleAgent):
             raise refuse("not-offered", f"{self.module.vendor} never made this offer", "ask for new offers")
         if offer.expires <= utc_now():
             raise refuse("expired", f"offer {offer.id} expired at {offer.expires:%H:%M:%S %Z}", "ask for new offers")
+        await self._superseded(offer.supersedes)
         identifier = f"agreement-{offer.id}"
         tied = {"provider": offer.vendor, "agreement": identifier}
         return Agreement(
@@ -103,6 +138,7 @@ class VendorAgent(RoleAgent):
             resources=tuple(resource.model_copy(update=tied) for resource in offer.resources),
             allocations=offer.allocations,
             guarantees=offer.guarantees,
-            components=offer.components,
             move=offer.move,
+            supersedes=offer.supersedes,
+            components=offer.components,
         )

@@ -197,6 +197,12 @@ def _add_actions(app: FastAPI, agency: Agency) -> None:
         request = messages.Request(action="plan-relocation", subject=name, vendor=vendor, component=component)
         return (await mediate(request, RelocationPlan)).model_dump(mode="json")
 
+    @app.post("/applications/{name}/renegotiate")
+    async def renegotiate(name: str, vendor: str | None = None) -> dict[str, Any]:
+        request = messages.Request(action="renegotiate", subject=name, vendor=vendor)
+        mediator = agency.deployer.link.address(addresses.MEDIATOR)
+        return views.comparison(await ask(agency.deployer, mediator, request, Comparison))
+
     @app.post("/applications/{name}/cancel")
     async def cancel(name: str) -> dict[str, Any]:
         request = messages.Request(action="cancel", subject=name)

@@ -171,6 +171,7 @@ async def application_status(workshop: Workshop, name: str) -> Json:
     deployments = await workshop.store.all(Deployment, application=name, newest_first=True)
     agreements = await workshop.store.all(Agreement, application=name)
     observed = [agreement for agreement in agreements if agreement.state == "observed"]
+    expired = [a for a in agreements if a.state == "expired" and deployments and a.id in deployments[0].agreements]
     now = deployments[0] if deployments else None
     return {
         "application": name,
@@ -185,10 +186,12 @@ async def application_status(workshop: Workshop, name: str) -> Json:
             {
                 "id": a.id,
                 "provider": a.provider,
+                "state": a.state,
+                "expires": a.expires.isoformat() if a.expires else None,
                 "price_per_hour": float(a.price.per_hour),
                 "currency": a.price.currency,
             }
-            for a in observed
+            for a in [*observed, *expired]
         ],
     }
 

@@ -104,8 +104,9 @@ async def _sign(workshop: Workshop, order: Order, receipt: RelocationReceipt) ->
 
 async def terminate(workshop: Workshop, agreement: Agreement) -> None:
     """The agreement ends here: nothing is provided under it."""
-    ended = agreement.model_copy(update={"state": "terminated"})
-    await workshop.store.put(ended, id=agreement.id, application=agreement.application)
+    current = await workshop.store.get(Agreement, agreement.id)
+    if current.state == "observed":
+        await workshop.store.put(current.become("terminated"), id=current.id, application=current.application)
 
 
 def _receipt(order: Order, plan: RelocationPlan, result: Result) -> RelocationReceipt:

@@ -1,0 +1,153 @@
+"""Renegotiating what runs: the new agreement takes the place of the old one, and nothing else changes."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from decimal import Decimal
+
+import pytest
+
+from agency import agreements
+from agency.problems import AgencyError
+from agency.store.store import Store
+from descriptors.base import utc_now
+from descriptors.cfp import CallForProposals
+from descriptors.comparison import Comparison
+from descriptors.deployment import Deployment
+from descriptors.sla import Agreement, Offer
+from tests.agency.agents.conftest import Society
+from tests.agency.toys import Cloud, notebook
+
+
+async def offered(society: Society, **choice: str) -> Offer:
+    """What the vendor of the running agreement offers instead."""
+    chosen = (await society.request("renegotiate", "notes", Comparison, **choice)).chosen
+    assert chosen is not None
+    return chosen
+
+
+async def states(store: Store) -> dict[str, str]:
+    """The state of each agreement."""
+    return {agreement.id: agreement.state for agreement in await store.all(Agreement)}
+
+
+async def test_the_new_agreement_takes_the_place_of_the_old_one(society: Society, clouds: dict[str, Cloud]) -> None:
+    """A vendor that became cheaper offers the same for less; accepted, the deployment is under the new agreement, the
+    old one is over, and no machine was touched."""
+    store = society.workshop.store
+    before = await society.deployed(notebook())
+    (old_id,) = before.agreements
+    machines = [machine.id for machine in clouds["alpha"].machines()]
+    clouds["alpha"].per_hour = Decimal("0.005")
+    offer = await offered(society)
+    assert offer.supersedes == agreements.reference(await store.get(Agreement, old_id))
+    new = await society.request("accept", offer.id, Agreement)
+    assert new.supersedes == offer.supersedes
+    assert new.price.per_hour < (await store.get(Agreement, old_id)).price.per_hour
+    assert await states(store) == {old_id: "terminated", new.id: "observed"}
+    after = await store.get(Deployment, before.id)
+    assert (after.agreements, after.revision, after.status) == ((new.id,), before.revision + 1, "running")
+    assert {resource.agreement for resource in after.resources} == {new.id}
+    assert [(r.kind, r.id) for r in after.resources] == [(r.kind, r.id) for r in before.resources]
+    assert [machine.id for machine in clouds["alpha"].machines()] == machines
+    assert await society.request("accept", offer.id, Agreement) == new
+
+
+async def test_what_was_renegotiated_can_be_stopped_and_destroyed(society: Society) -> None:
+    """An application under its second agreement is operated like any other."""
+    await society.deployed(notebook())
+    await society.request("accept", (await offered(society)).id, Agreement)
+    assert (await society.request("stop", "notes")).status == "stopped"
+    assert (await society.request("start", "notes")).status == "running"
+    assert (await society.request("destroy", "notes")).status == "destroyed"
+    assert set((await states(society.workshop.store)).values()) == {"terminated"}
+
+
+async def test_only_what_runs_is_renegotiated(society: Society) -> None:
+    """Without a deployment, and with a vendor that there is no agreement with, there is nothing to renegotiate."""
+    await society.submit(notebook())
+    with pytest.raises(AgencyError, match="runs nowhere"):
+        await society.request("renegotiate", "notes", Comparison)
+    await society.deployed(notebook())
+    with pytest.raises(AgencyError, match="has no agreement with beta"):
+        await society.request("renegotiate", "notes", Comparison, vendor="beta")
+    assert (await offered(society, vendor="alpha")).vendor == "alpha"
+
+
+async def test_an_agreement_is_replaced_once(society: Society) -> None:
+    """Of two offers to replace the same agreement one can be accepted: the other is about one that has ended."""
+    await society.deployed(notebook())
+    first, second = await offered(society), await offered(society)
+    await society.request("accept", first.id, Agreement)
+    with pytest.raises(AgencyError, match="has ended or changed"):
+        await society.request("accept", second.id, Agreement)
+
+
+async def test_other_sizes_are_no_renegotiation(society: Society) -> None:
+    """An offer of other machines than those that run cannot be accepted: that would be a relocation."""
+    store = society.workshop.store
+    await society.deployed(notebook())
+    offer = await offered(society)
+    bigger = tuple(a.model_copy(update={"size": "huge"}) for a in offer.allocations)
+    await store.put(offer.model_copy(update={"allocations": bigger}), id=offer.id, application="notes")
+    with pytest.raises(AgencyError, match="offers other sizes than those that run"):
+        await society.request("accept", offer.id, Agreement)
+
+
+async def test_a_minimum_term_is_kept(society: Society) -> None:
+    """Who is bound for some time is so under the next agreement, too."""
+    store = society.workshop.store
+    (old_id,) = (await society.deployed(notebook())).agreements
+    old = await store.get(Agreement, old_id)
+    bound = old.model_copy(update={"price": old.price.model_copy(update={"minimum_days": 30})})
+    await store.put(bound, id=old_id, application="notes")
+    assert (await offered(society)).price.minimum_days == 30
+
+
+async def test_a_vendor_replaces_no_agreement_but_its_own(society: Society) -> None:
+    """A call that names an agreement of another vendor's, or one that says something else, gets no offer."""
+    store = society.workshop.store
+    await society.deployed(notebook())
+    offer = await offered(society)
+    call = await store.get(CallForProposals, offer.call)
+    (old,) = [a for a in await store.all(Agreement) if a.id == offer.supersedes.id]  # type: ignore[union-attr]
+    await store.put(old.model_copy(update={"consumer": "somebody"}), id=old.id, application="notes")
+    assert call.supersedes is not None
+    with pytest.raises(AgencyError, match="has ended or changed"):
+        await society.request("accept", offer.id, Agreement)
+
+
+async def test_what_a_crash_left_half_done_is_done(society: Society) -> None:
+    """An agency that died between the agreement and the change of the deployment finishes that when it tidies up."""
+    store, workshop = society.workshop.store, society.workshop
+    before = await society.deployed(notebook())
+    (old_id,) = before.agreements
+    old = await store.get(Agreement, old_id)
+    new = old.model_copy(update={"id": "agreement-next", "supersedes": agreements.reference(old)})
+    await store.put(new, id=new.id, application="notes")
+    workshop.busy["notes"] = "plan-1"
+    await agreements.tend(workshop, utc_now())
+    assert (await states(store))[old_id] == "observed"
+    del workshop.busy["notes"]
+    for _ in range(2):
+        await agreements.tend(workshop, utc_now())
+        assert await states(store) == {old_id: "terminated", new.id: "observed"}
+        assert (await store.get(Deployment, before.id)).agreements == (new.id,)
+
+
+async def test_an_agreement_expires(society: Society) -> None:
+    """When its time is over an agreement is expired, nothing follows, and the history tells of it."""
+    store, workshop, now = society.workshop.store, society.workshop, utc_now()
+    (old_id,) = (await society.deployed(notebook())).agreements
+    old = await store.get(Agreement, old_id)
+    await store.put(old.model_copy(update={"expires": now}), id=old_id, application="notes")
+    await agreements.tend(workshop, now - timedelta(seconds=1))
+    assert await states(store) == {old_id: "observed"}
+    for _ in range(2):
+        await agreements.tend(workshop, now)
+    assert await states(store) == {old_id: "expired"}
+    assert [e.kind for e in await store.events("notes")].count("agreement-expired") == 1
+    with pytest.raises(AgencyError, match="has no agreement that runs"):
+        await society.request("renegotiate", "notes", Comparison)
+    await society.request("destroy", "notes")
+    assert await states(store) == {old_id: "expired"}
