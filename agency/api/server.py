@@ -200,8 +200,7 @@ def _add_actions(app: FastAPI, agency: Agency) -> None:
     @app.post("/applications/{name}/renegotiate")
     async def renegotiate(name: str, vendor: str | None = None) -> dict[str, Any]:
         request = messages.Request(action="renegotiate", subject=name, vendor=vendor)
-        mediator = agency.deployer.link.address(addresses.MEDIATOR)
-        return views.comparison(await ask(agency.deployer, mediator, request, Comparison))
+        return views.comparison(await agency.deployer.request(request, Comparison))
 
     @app.post("/applications/{name}/cancel")
     async def cancel(name: str) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import json
 import re
 import socket
 from collections.abc import AsyncIterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,7 @@ async def test_a_vendor_out_of_reach_is_shown_so(api: httpx.AsyncClient, clouds:
         ("POST", "/offers/ghost/accept", "not-found"),
         ("POST", "/applications/ghost/plan", "not-found"),
         ("POST", "/applications/ghost/cancel", "not-busy"),
+        ("POST", "/applications/ghost/renegotiate", "not-found"),
         ("POST", "/plans/ghost/apply", "not-found"),
         ("POST", "/applications", "bad-document"),
         ("PUT", f"/blobs/{CONFIG_DIGEST}", "content-differs"),
@@ -136,6 +138,16 @@ async def test_what_cannot_be_done_is_answered_with_its_problem(
     assert problem["code"] == code
     assert problem["message"]
     assert problem["remedy"]
+
+
+async def test_renegotiating(api: httpx.AsyncClient, clouds: dict[str, Cloud]) -> None:
+    """What runs is offered anew by its vendor, and the status tells of the agreement that took the other's place."""
+    await deployed(api)
+    clouds["alpha"].per_hour = Decimal("0.005")
+    (row,) = (await api.post("/applications/notes/renegotiate")).json()["offers"]
+    new = (await api.post(f"/offers/{row['offer']}/accept")).json()
+    (agreement,) = (await api.get("/applications/notes")).json()["agreements"]
+    assert (agreement["id"], agreement["state"], agreement["expires"]) == (new["id"], "observed", None)
 
 
 async def test_names_that_are_none(api: httpx.AsyncClient) -> None:

@@ -667,9 +667,9 @@ async def test_what_comes_again_is_answered_the_same(net: Net) -> None:
 
 
 @pytest.fixture
-async def vendor(net: Net, link: InProcessLink) -> Any:
+async def vendor(net: Net, link: InProcessLink, store: Store) -> Any:
     """A real Vendor Agent with an in-memory module."""
-    agent = VendorAgent("va@test", link, toy_module(Cloud("alpha")), net.site, net.conversations, net.store)
+    agent = VendorAgent("va@test", link, toy_module(Cloud("alpha")), net.site, net.conversations, store)
     await agent.start()
     yield agent
     await agent.stop()
