@@ -251,38 +251,43 @@ def offers(
     _show(answer, as_json, show.offers)
 
 
+Strategy = Annotated[
+    str | None, typer.Option(metavar="NAME", help="boulware, if none is named; conceder, tit-for-tat, fixed.")
+]
+Budget = Annotated[float | None, typer.Option(min=0, help="Most that a month may cost, in the application's currency.")]
+Rounds = Annotated[int | None, typer.Option(min=1, max=100, help="Most counter-offers to a vendor.")]
+Deadline = Annotated[int | None, typer.Option(metavar="SECONDS", min=1, max=86400, help="How long it may take in all.")]
+Commit = Annotated[
+    int | None, typer.Option(metavar="DAYS", min=1, max=3660, help="The minimum term that you would agree to.")
+]
+
+
 @app.command()
 def negotiate(
     application: App,
-    strategy: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="boulware, if none is named; conceder, tit-for-tat, fixed."),
-    ] = None,
-    budget: Annotated[
-        float | None, typer.Option(min=0, help="Most that a month may cost, in the application's currency.")
-    ] = None,
-    rounds: Annotated[int | None, typer.Option(min=1, max=100, help="Most counter-offers to a vendor.")] = None,
-    deadline: Annotated[
-        int | None, typer.Option(metavar="SECONDS", min=1, max=86400, help="How long it may take in all.")
-    ] = None,
-    commit: Annotated[
-        int | None, typer.Option(metavar="DAYS", min=1, max=3660, help="The minimum term that you would agree to.")
-    ] = None,
+    strategy: Strategy = None,
+    budget: Budget = None,
+    rounds: Rounds = None,
+    deadline: Deadline = None,
+    commit: Commit = None,
     only: Annotated[bool, typer.Option("--show", help="Show the latest negotiation; begin none.")] = False,
     state: State = None,
     as_json: AsJson = False,
 ) -> None:
     """Negotiate with the vendors about a submitted application; shows who offered what, when, and why it ended."""
+    limits = {"strategy": strategy, "budget": budget, "rounds": rounds, "seconds": deadline, "commit_days": commit}
+    _negotiate(application, None if only else "negotiate", limits, state, as_json)
+
+
+def _negotiate(application: str, what: str | None, limits: dict[str, Any], state: Path | None, as_json: bool) -> None:
+    """Begin a negotiation, if one is to begin, and show the latest."""
     from agency import show
 
     with _client(state, as_json) as client:
-        if not only:
+        if what:
             with show.Following(_console(stderr=True)) as following:
-                client.follow(
-                    f"/applications/{application}/negotiate",
-                    following.event if not as_json else lambda _: None,
-                    strategy=strategy, budget=budget, rounds=rounds, seconds=deadline, commit_days=commit,
-                )  # fmt: skip
+                on_event = following.event if not as_json else lambda _: None
+                client.follow(f"/applications/{application}/{what}", on_event, **limits)
         answer = client.get(f"/applications/{application}/negotiation")
     _show(answer, as_json, show.negotiation)
 
@@ -365,15 +370,17 @@ def status(
 def renegotiate(
     application: App,
     vendor: Annotated[str | None, typer.Option(help="With whom, where there are several agreements.")] = None,
+    strategy: Strategy = None,
+    budget: Budget = None,
+    rounds: Rounds = None,
+    deadline: Deadline = None,
+    commit: Commit = None,
     state: State = None,
     as_json: AsJson = False,
 ) -> None:
-    """Ask the vendor of a running agreement for another one; `agency accept` puts it in the place of the first."""
-    from agency import show
-
-    with _client(state, as_json) as client:
-        answer = client.post(f"/applications/{application}/renegotiate", vendor=vendor)
-    _show(answer, as_json, show.offers)
+    """Negotiate with the vendor of a running agreement about another one; `agency accept` puts it in its place."""
+    limits = {"strategy": strategy, "budget": budget, "rounds": rounds, "seconds": deadline, "commit_days": commit}
+    _negotiate(application, "renegotiate", {**limits, "vendor": vendor}, state, as_json)
 
 
 # --- relocation ---

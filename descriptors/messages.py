@@ -8,9 +8,7 @@ from pydantic_xml import attr, element
 
 from descriptors.base import Document, Identifier, Name, Text, Token
 
-Action = Literal[
-    "accept", "deploy", "start", "stop", "destroy", "plan-relocation", "relocate", "cancel", "template", "renegotiate"
-]
+Action = Literal["accept", "deploy", "start", "stop", "destroy", "plan-relocation", "relocate", "cancel", "template"]
 
 
 class Request(Document, tag="request"):

@@ -15,7 +15,7 @@ class Mandate(Document, tag="mandate"):
     """Negotiate about an application, within these limits."""
 
     application: Name = attr()
-    purpose: Literal["deployment", "relocation"] = attr(default="deployment")
+    purpose: Literal["deployment", "relocation", "renegotiation"] = attr(default="deployment")
     strategy: Name = attr(default="boulware")
     """How the broker concedes: see :data:`broker.negotiation.STRATEGIES`."""
     budget: Money | None = attr(default=None)
@@ -27,7 +27,7 @@ class Mandate(Document, tag="mandate"):
     commit_days: int | None = attr(default=None, gt=0, le=3660)
     """The minimum term that the deployer would agree to."""
     vendor: Name | None = attr(default=None)
-    """Only with this vendor."""
+    """Only with this vendor; of a renegotiation: whose agreement it is."""
     component: Name | None = attr(default=None)
     """Of a relocation: only this component."""
     call: Identifier | None = attr(default=None)

@@ -69,26 +69,56 @@ class MediatorAgent(RoleAgent):
         return comparison
 
     async def negotiate(self, mandate: Mandate) -> Document:
-        """Have the broker negotiate about an application that was submitted, or about moving one that runs; answers
-        with a comparison of the last offers, or with a plan."""
+        """Have the broker negotiate about an application that was submitted, about moving one that runs, or about the
+        agreement under which one runs; answers with a comparison of the last offers, or with a plan."""
         if mandate.purpose == "relocation":
             return await ask(self, self.link.address(addresses.RELOCATOR), mandate, RelocationPlan)
-        name = mandate.application
+        name, purpose = mandate.application, mandate.purpose
         application = await self._workshop.store.get(Application, name)
-        if deployment := await live_deployment(self._workshop, name):
-            raise refuse(
-                "already-deployed",
-                f"{name} is {deployment.status} as {deployment.id}, under an agreement",
-                f"`agency relocate {name} --plan --strategy boulware` negotiates with others",
-            )
-        await self._check_no_agreement(name)
         time = self._call_time if mandate.seconds is None else timedelta(seconds=mandate.seconds)
-        call = await self._call(application, time, vendors=(mandate.vendor,) if mandate.vendor else ())
+        call = await (self._anew if purpose == "renegotiation" else self._first)(application, mandate.vendor, time)
         await self._workshop.events.happened(name, "negotiating", f"about {call.id}, {mandate.strategy}")
         asked = mandate.model_copy(update={"call": call.id})
         comparison = await ask(self, self.link.address(addresses.BROKER), asked, Comparison)
         await keep_offers(self._workshop, comparison)
         return comparison
+
+    async def _first(self, application: Application, vendor: str | None, time: timedelta) -> CallForProposals:
+        """The call to negotiate about an application that has no agreement yet."""
+        name = application.name
+        if deployment := await live_deployment(self._workshop, name):
+            raise refuse(
+                "already-deployed",
+                f"{name} is {deployment.status} as {deployment.id}, under an agreement",
+                f"`agency renegotiate {name}`, or `agency relocate {name} --plan --strategy boulware` with others",
+            )
+        await self._check_no_agreement(name)
+        return await self._call(application, time, vendors=(vendor,) if vendor else ())
+
+    async def _anew(self, application: Application, vendor: str | None, time: timedelta) -> CallForProposals:
+        """The call to negotiate with the vendor of a running agreement about another one in its place."""
+        name, store = application.name, self._workshop.store
+        deployment = await live_deployment(self._workshop, name)
+        if deployment is None:
+            raise refuse(
+                "not-deployed", f"{name} runs nowhere", f"`agency negotiate {name}` negotiates about the first"
+            )
+        old = await agreements.renegotiable(self._workshop, deployment, vendor)
+        now = utc_now()
+        call = CallForProposals(
+            id=new_id("call"),
+            application=name,
+            purpose="renegotiation",
+            issued=now,
+            reply_by=now + time,
+            vendors=(old.provider,),
+            requirements=application.requirements,
+            resources=agreements.untied(old),
+            components=old.components,
+            supersedes=agreements.reference(old),
+        )
+        await store.put(call, id=call.id, application=name)
+        return call
 
     async def _call(
         self, application: Application, time: timedelta, *, vendors: tuple[str, ...] = (), composed: bool = False
@@ -124,40 +154,11 @@ class MediatorAgent(RoleAgent):
         """Do what was requested, or have it done by the agent whose work it is."""
         if request.action == "accept":
             return await self.accept(request.subject, request.delegations)
-        if request.action == "renegotiate":
-            return await self.renegotiate(request.subject, request.vendor)
         if request.action in ("plan-relocation", "relocate", "cancel"):
             kind = RelocationPlan if request.action == "plan-relocation" else RelocationReceipt
             expected = kind if request.action != "cancel" else Deployment
             return await ask(self, self.link.address(addresses.RELOCATOR), request, expected)
         return await ask(self, self.link.address(addresses.PROVISIONER), request, Deployment)
-
-    async def renegotiate(self, name: str, vendor: str | None) -> Comparison:
-        """Have the vendor of a running agreement make an offer that would replace it."""
-        store = self._workshop.store
-        application = await store.get(Application, name)
-        deployment = await live_deployment(self._workshop, name)
-        if deployment is None:
-            raise refuse("not-deployed", f"{name} runs nowhere", f"`agency submit` asks for offers to {name} anew")
-        old = await agreements.renegotiable(self._workshop, deployment, vendor)
-        now = utc_now()
-        call = CallForProposals(
-            id=new_id("call"),
-            application=name,
-            purpose="renegotiation",
-            issued=now,
-            reply_by=now + self._call_time,
-            vendors=(old.provider,),
-            requirements=application.requirements,
-            resources=agreements.untied(old),
-            components=old.components,
-            supersedes=agreements.reference(old),
-        )
-        await store.put(call, id=call.id, application=name)
-        await self._workshop.events.happened(name, "renegotiating", f"{old.id} with {old.provider}")
-        comparison = await ask(self, self.link.address(addresses.BROKER), call, Comparison)
-        await keep_offers(self._workshop, comparison)
-        return comparison
 
     async def accept(self, subject: str, delegations: Sequence[str]) -> Agreement | Composition:
         """Accept an offer, or all offers of a composition, of which each has its delegation. Accepting it again gives

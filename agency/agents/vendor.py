@@ -54,7 +54,8 @@ class VendorAgent(RoleAgent):
         store: Store,
         policy: Policy = NOTHING,
     ) -> None:
-        """``site`` lets it sign what it offers; ``store`` has its agreements; ``policy`` says what it negotiates, by default nothing."""
+        """``site`` lets it sign what it offers; ``store`` has its agreements; ``policy`` says what it negotiates, by
+        default nothing."""
         super().__init__(jid, link)
         self.module = module
         self._store = store

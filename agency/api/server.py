@@ -15,7 +15,7 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import uvicorn
 from fastapi import Depends, FastAPI, HTTPException, Query, Request, Response
@@ -198,9 +198,9 @@ def _add_actions(app: FastAPI, agency: Agency) -> None:
         return (await mediate(request, RelocationPlan)).model_dump(mode="json")
 
     @app.post("/applications/{name}/renegotiate")
-    async def renegotiate(name: str, vendor: str | None = None) -> dict[str, Any]:
-        request = messages.Request(action="renegotiate", subject=name, vendor=vendor)
-        return views.comparison(await agency.deployer.request(request, Comparison))
+    async def renegotiate(name: str, request: Request) -> Response:
+        mandate = _mandate(name, "renegotiation", request)
+        return _followed(agency, name, lambda: ask(agency.deployer, mediator, mandate, Comparison))
 
     @app.post("/applications/{name}/cancel")
     async def cancel(name: str) -> dict[str, Any]:
@@ -221,7 +221,7 @@ def _add_actions(app: FastAPI, agency: Agency) -> None:
         return _followed(agency, found.application, lambda: mediate(request, RelocationReceipt))
 
 
-def _mandate(name: str, purpose: Literal["deployment", "relocation"], request: Request) -> Mandate:
+def _mandate(name: str, purpose: str, request: Request) -> Mandate:
     """What the query says of how to negotiate."""
     return Mandate.model_validate({**request.query_params, "application": name, "purpose": purpose})
 

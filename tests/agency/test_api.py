@@ -122,7 +122,6 @@ async def test_a_vendor_out_of_reach_is_shown_so(api: httpx.AsyncClient, clouds:
         ("POST", "/offers/ghost/accept", "not-found"),
         ("POST", "/applications/ghost/plan", "not-found"),
         ("POST", "/applications/ghost/cancel", "not-busy"),
-        ("POST", "/applications/ghost/renegotiate", "not-found"),
         ("POST", "/plans/ghost/apply", "not-found"),
         ("POST", "/applications", "bad-document"),
         ("PUT", f"/blobs/{CONFIG_DIGEST}", "content-differs"),
@@ -144,8 +143,9 @@ async def test_renegotiating(api: httpx.AsyncClient, clouds: dict[str, Cloud]) -
     """What runs is offered anew by its vendor, and the status tells of the agreement that took the other's place."""
     await deployed(api)
     clouds["alpha"].per_hour = Decimal("0.005")
-    (row,) = (await api.post("/applications/notes/renegotiate")).json()["offers"]
-    new = (await api.post(f"/offers/{row['offer']}/accept")).json()
+    _, last = await follow(api, "/applications/notes/renegotiate")
+    (row,) = last["result"]["rows"]
+    new = (await api.post(f"/offers/{row['offer']['id']}/accept")).json()
     (agreement,) = (await api.get("/applications/notes")).json()["agreements"]
     assert (agreement["id"], agreement["state"], agreement["expires"]) == (new["id"], "observed", None)
 

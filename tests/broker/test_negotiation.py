@@ -489,6 +489,17 @@ def test_a_discount_for_a_term_goes_with_it() -> None:
         counters.append(said)
 
 
+def test_the_modules_own_minimum_term_stays() -> None:
+    """What the module sells for a minimum term only is never sold for a shorter one."""
+    policy = Policy.model_validate({"floor": 50, "term_discounts": [{"from": 30, "percent": 10}]})
+    listed, open_ = revised(offer(), {"minimum-days": Decimal(60)}), template(*policy.constraints())
+    first = opening(listed, policy)
+    wish = asked(History(call(), (first,)), limits()).model_dump() | {"changes": [{"term": "minimum-days", "value": 0}]}
+    made = answer(CounterOffer.model_validate(wish), listed, [first], [], policy, open_, NOW)
+    assert isinstance(made, Offer)
+    assert made.price.minimum_days == 60
+
+
 def test_volume_is_worth_something_from_the_start() -> None:
     """Who buys much is offered the discount before it asks."""
     policy = Policy.model_validate({"volume_discounts": [{"from": 7, "percent": 20}]})

@@ -411,7 +411,7 @@ comparisons = built(Comparison, call=identifiers, application=names, rows=some(r
 mandates = built(
     Mandate,
     application=names,
-    purpose=st.sampled_from(["deployment", "relocation"]),
+    purpose=st.sampled_from(["deployment", "relocation", "renegotiation"]),
     strategy=names,
     budget=maybe(money),
     rounds=st.integers(1, 100),

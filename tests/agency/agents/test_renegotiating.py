@@ -4,25 +4,39 @@ from __future__ import annotations
 
 from datetime import timedelta
 from decimal import Decimal
+from typing import Any
 
 import pytest
 
 from agency import agreements
+from agency.agents import addresses
+from agency.messaging.links.in_process import InProcessLink
+from agency.messaging.request import ask
 from agency.problems import AgencyError
+from agency.relocation.workshop import Workshop
+from agency.running import _society
 from agency.store.store import Store
+from agency.strategies import policy
 from descriptors.base import utc_now
 from descriptors.cfp import CallForProposals
 from descriptors.comparison import Comparison
 from descriptors.deployment import Deployment
+from descriptors.negotiation import Mandate
 from descriptors.sla import Agreement, Offer
 from tests.agency.agents.conftest import Society
 from tests.agency.toys import Cloud, notebook
 
 
-async def offered(society: Society, **choice: str) -> Offer:
+async def renegotiated(society: Society, **choice: Any) -> Comparison:
+    """Negotiate about the running agreement."""
+    mandate = Mandate(application="notes", purpose="renegotiation", **choice)
+    return await ask(society.deployer, society.deployer.link.address(addresses.MEDIATOR), mandate, Comparison)
+
+
+async def offered(society: Society, **choice: Any) -> Offer:
     """What the vendor of the running agreement offers instead."""
-    chosen = (await society.request("renegotiate", "notes", Comparison, **choice)).chosen
-    assert chosen is not None
+    chosen = (await renegotiated(society, **choice)).chosen
+    assert isinstance(chosen, Offer)
     return chosen
 
 
@@ -67,10 +81,10 @@ async def test_only_what_runs_is_renegotiated(society: Society) -> None:
     """Without a deployment, and with a vendor that there is no agreement with, there is nothing to renegotiate."""
     await society.submit(notebook())
     with pytest.raises(AgencyError, match="runs nowhere"):
-        await society.request("renegotiate", "notes", Comparison)
+        await renegotiated(society)
     await society.deployed(notebook())
     with pytest.raises(AgencyError, match="has no agreement with beta"):
-        await society.request("renegotiate", "notes", Comparison, vendor="beta")
+        await renegotiated(society, vendor="beta")
     assert (await offered(society, vendor="alpha")).vendor == "alpha"
 
 
@@ -148,6 +162,27 @@ async def test_an_agreement_expires(society: Society) -> None:
     assert await states(store) == {old_id: "expired"}
     assert [e.kind for e in await store.events("notes")].count("agreement-expired") == 1
     with pytest.raises(AgencyError, match="has no agreement that runs"):
-        await society.request("renegotiate", "notes", Comparison)
+        await renegotiated(society)
     await society.request("destroy", "notes")
     assert await states(store) == {old_id: "expired"}
+
+
+async def test_the_price_of_what_runs_is_haggled_about(
+    workshop: Workshop, clouds: dict[str, Cloud], dbos: None
+) -> None:
+    """A vendor that negotiates comes down for what runs already; the last offer still replaces the same agreement, and
+    nobody gets out of a minimum term."""
+    workshop.policies["alpha"] = policy(
+        {"strategy": "conceder", "floor": "80", "term_discounts": [{"from": 90, "percent": "5"}]}
+    )
+    async with _society(workshop, InProcessLink(), call_seconds=20) as deployer:
+        society = Society(deployer, workshop, clouds)
+        (old_id,) = (await society.deployed(notebook())).agreements
+        old = await workshop.store.get(Agreement, old_id)
+        last = await offered(society, strategy="conceder", commit_days=90)
+        assert old.price.per_hour * Decimal("0.8") <= last.price.per_hour < old.price.per_hour
+        assert last.price.minimum_days == 90
+        new = await society.request("accept", last.id, Agreement)
+        assert new.supersedes == agreements.reference(old)
+        assert (await offered(society, strategy="conceder")).price.minimum_days == 90
+        assert (await renegotiated(society, commit_days=1)).chosen is None
