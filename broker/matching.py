@@ -52,14 +52,15 @@ def _place(offer: Offer, call: CallForProposals) -> Iterator[Reason]:
 
 def _terms(offer: Offer, call: CallForProposals) -> Iterator[Reason]:
     wanted = call.requirements
-    guaranteed = offer.availability()
-    if wanted.availability is not None and (guaranteed is None or guaranteed < wanted.availability):
+    least = wanted.availability
+    guaranteed = None if least is None else offer.availability()
+    if least is not None and (guaranteed is None or guaranteed < least):
         offered = "no availability" if guaranteed is None else f"{guaranteed:f} %"
         yield Reason(
             code="availability-too-low",
-            required=f"{wanted.availability:f} %",
+            required=f"{least:f} %",
             offered=offered,
-            message=f"guarantees {offered}, where {wanted.availability:f} % is required",
+            message=f"guarantees {offered}, where {least:f} % is required",
         )
     if offer.price.currency != wanted.currency:
         yield Reason(

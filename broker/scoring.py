@@ -86,7 +86,7 @@ def candidate(
     month = monthly_cost(offer, traffic)
     qualities: dict[Attribute, Quality] = {
         "price": Quality(_millionths(month), f"{month:.2f} {offer.price.currency} a month"),
-        "record": _reliability(record or Record(vendor=offer.vendor)),
+        "record": _NEWCOMER if record is None else _reliability(record),
         "egress": _amount(offer.price.egress_per_gib, f"{offer.price.currency} a GiB"),
         "carbon": _carbon(offer.carbon_g_per_kwh),
     }
@@ -160,6 +160,9 @@ def _reliability(record: Record) -> Quality:
     if paid:
         words += f", {paid:f} paid back"
     return Quality((kept + 1) * ONE // (kept + record.broken + 2), words)
+
+
+_NEWCOMER = Quality(ONE // 2, "no agreements yet")
 
 
 def _guarantee(offer: Offer, name: Property) -> Quality:

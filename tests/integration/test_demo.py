@@ -156,7 +156,7 @@ async def _secrets(lab: Lab) -> list[str]:
                 case PasswordCredentials(password=password):
                     found.append(password.get_secret_value())
                 case KeyPairCredentials(private_key=key):
-                    found.append(key.get_secret_value().splitlines()[2])
+                    found.append(max(key.get_secret_value().splitlines(), key=len))
     held = await lab._held()
     keys = [r for resources in held.values() for _, r in resources if isinstance(r, AccessKey)]
     return found + [key.secret_key.get_secret_value() for key in keys]

@@ -153,7 +153,7 @@ steps = st.sampled_from([1, 2])
 """Which of the other clouds, counted from where the application is."""
 
 
-TOO_LATE = {"switch", "release-source", "release-temporary"}
+TOO_LATE = {"release-source", "release-temporary"}
 """Tasks during which nobody can cancel any more."""
 
 
