@@ -97,6 +97,8 @@ async def test_what_had_not_begun_never_happens() -> None:
     waiting = asyncio.ensure_future(pool.run(lambda _: made.append(1)))
     await asyncio.sleep(0.05)
     waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
     go.set()
     assert await holding
     await pool.run(lambda _: None)
