@@ -167,7 +167,7 @@ class Storage:
         except (NotFound, ProtocolError):
             return None
         except sdk().libvirtError as error:
-            if is_being_made(error):
+            if is_being_made(error) or error.get_error_code() == NO_STORAGE_VOLUME:  # removed after it was found
                 return None
             raise
 
