@@ -103,6 +103,8 @@ class VendorModule(ABC):
 
     attempts: ClassVar[int] = 4
     """How often a call is made at most, while its errors say that a retry can help."""
+    retry_jitter: ClassVar[float] = 1.0
+    """Seconds, by chance, that a retry waits longer at most: who was refused together does not come back together."""
     call_timeout: ClassVar[float] = 30.0
     """Seconds that one call may take; transfers of content are not limited."""
     settle_timeout: ClassVar[float] = 60.0
@@ -216,6 +218,7 @@ class VendorModule(ABC):
             timeout=None,
             wait_initial=0.1,
             wait_max=2.0,
+            wait_jitter=self.retry_jitter,
         ):
             with attempt:
                 try:

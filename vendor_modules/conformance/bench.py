@@ -125,8 +125,8 @@ class Bench:
         """A second module for the same vendor, as after a restart or with other credentials or settings; ``changes``
         are made to its class variables."""
         kind = self.subject.module
-        if changes:
-            kind = type(kind.__name__, (kind,), changes)
+        # nobody else is waiting, whom its retries could collide with
+        kind = type(kind.__name__, (kind,), {"retry_jitter": 0.0} | changes)
         made = kind(self.subject.vendor, settings or self.subject.settings, self._services(credentials, persistence))
         async with made as module:
             yield module
