@@ -126,6 +126,8 @@ def test_a_site_starts_and_answers(images: ImageStore, volumes: dict[str, Path])
                 healthy = services["agency"]["healthcheck"]["test"][1:]
                 wait_until("the agency is healthy", lambda: works(agency, *healthy), within=60.0, every=0.5)
                 assert json.loads(agency.run("agency", "vendors", "--json")) == {"vendors": []}
+                log = (volumes["xmpp"] / "data/ejabberd.log").read_text()
+                assert "handshake authentication for agency.a.test" in log, "the agency is ejabberd's component"
     (secret,) = re.findall(r'password: "(.+)"', (volumes["xmpp"] / "ejabberd.yml").read_text())
     written = [file for volume in ("state", "xmpp") for file in volumes[volume].rglob("*") if file.is_file()]
     assert [file.name for file in written if secret.encode() in file.read_bytes()] == ["ejabberd.yml"]
