@@ -2,10 +2,12 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# of its own: aioxmpp wants older libraries than the rest
+OBSERVER := .venv-observer
 # libvirt-python is built: only where libvirt-dev is
 LIBVIRT := $(shell pkg-config --exists libvirt 2>/dev/null && command -v gcc >/dev/null && echo ,libvirt)
 
-.PHONY: demo test lint bench docs clean
+.PHONY: demo test lint bench docs observer clean
 
 demo: $(VENV)/.installed
 	$(BIN)/agency demo
@@ -26,8 +28,10 @@ docs: $(VENV)/.installed-dev
 	$(BIN)/python -m vendor_modules.documentation > docs/vendors.md
 	$(BIN)/python -m benchmarks.lines > docs/comparison.md
 
+observer: $(OBSERVER)/.installed
+
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(OBSERVER) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; say which: make PYTHON=/path/to/python3.11")'
@@ -40,3 +44,9 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev$(LIBVIRT)]'
 	@touch $@ $(VENV)/.installed
+
+$(OBSERVER)/.installed: pyproject.toml constraints-observer.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11) and "The observer needs Python 3.11; say which: make observer PYTHON=/path/to/python3.11")'
+	$(PYTHON) -m venv $(OBSERVER)
+	$(OBSERVER)/bin/pip install --quiet --disable-pip-version-check --constraint constraints-observer.txt --editable '.[aioxmpp]'
+	@touch $@

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
@@ -27,10 +27,12 @@ from agency.events import Events
 from agency.janitor import keep_tidy
 from agency.messaging.agent import RoleAgent
 from agency.messaging.conversations import Conversations
+from agency.messaging.event_nodes import event_nodes
 from agency.messaging.links import Link
 from agency.messaging.links.client import client_link
-from agency.messaging.links.component import component_link
+from agency.messaging.links.component import ComponentLink, component_link
 from agency.messaging.links.in_process import InProcessLink
+from agency.messaging.names import pubsub_of
 from agency.problems import problem_of, refuse
 from agency.relocation.viaduct import VIADUCTS
 from agency.relocation.workshop import Order, Workshop
@@ -95,7 +97,11 @@ async def running_agency(settings: Settings) -> AsyncIterator[Agency]:
         policies = {vendor.name: policy(vendor.negotiation) for vendor in vendors if vendor.name in modules}
         blobs, spool = Blobs(settings.state / "blobs"), settings.state / "spool"
         workshop = Workshop(modules, store, blobs, spool, Events(store), site, policies)
-        deployer = await stack.enter_async_context(_society(workshop, link, settings.call_seconds))
+        if isinstance(link, ComponentLink):
+            service = pubsub_of(settings.domain.partition(".")[2])
+            nodes = event_nodes(workshop.events, link, settings.domain, service, settings.deployers)
+            await stack.enter_async_context(nodes)
+        deployer = await stack.enter_async_context(_society(workshop, link, settings.call_seconds, settings.deployers))
         await stack.enter_async_context(_workflows(settings, workshop))
         await stack.enter_async_context(_taken_up(workshop))
         for task in (keep_tidy(workshop), site.keep_current()):
@@ -157,7 +163,9 @@ async def _link(settings: Settings, credentials: EncryptedCredentials) -> AsyncI
 
 
 @asynccontextmanager
-async def _society(workshop: Workshop, link: Link, call_seconds: float) -> AsyncIterator[DeployerAgent]:
+async def _society(
+    workshop: Workshop, link: Link, call_seconds: float, deployers: Collection[str] = ()
+) -> AsyncIterator[DeployerAgent]:
     """Start the agents on the link; gives the one that speaks for the deployer."""
     conversations = Conversations(workshop.store)
     await conversations.load()
@@ -178,7 +186,7 @@ async def _society(workshop: Workshop, link: Link, call_seconds: float) -> Async
         BrokerAgent(link.address(addresses.BROKER), link, workshop, conversations),
         ProvisionerAgent(link.address(addresses.PROVISIONER), link, workshop),
         RelocatorAgent(link.address(addresses.RELOCATOR), link, workshop, call_seconds),
-        MediatorAgent(link.address(addresses.MEDIATOR), link, workshop, call_seconds),
+        MediatorAgent(link.address(addresses.MEDIATOR), link, workshop, call_seconds, deployers),
         deployer,
     ]
     try:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from agency.places import default_state
 
@@ -29,6 +30,9 @@ class Settings(BaseSettings):
     """Port of the API on 127.0.0.1; 0 takes a free one."""
     testbed: bool = True
     """Whether the agency brings its own three testbed clouds."""
+    deployers: Annotated[frozenset[str], NoDecode] = frozenset()
+    """JIDs, with commas between them, that may ask the Mediator for what the command line can, and follow the events,
+    over XMPP."""
     call_seconds: float = Field(default=10.0, gt=0, le=3600)
     """How long vendors have to answer a call for proposals."""
     cloud_restart_seconds: float = Field(default=5.0, gt=0)
@@ -52,6 +56,18 @@ class Settings(BaseSettings):
             return ("127.0.0.1", 5347) if self.link == "component" else (self.domain, 5222)
         host, _, port = self.server.rpartition(":")
         return host.strip("[]"), int(port)
+
+    @field_validator("deployers", mode="before")
+    @classmethod
+    def _listed(cls, value: object) -> object:
+        return [each.strip().lower() for each in value.split(",") if each.strip()] if isinstance(value, str) else value
+
+    @field_validator("deployers")
+    @classmethod
+    def _bare_jids(cls, value: frozenset[str]) -> frozenset[str]:
+        if wrong := sorted(each for each in value if not re.fullmatch(r"[^@/\s]+@[^@/\s]+", each)):
+            raise ValueError(f"{wrong[0]!r} is no JID such as ann@a.example")
+        return value
 
     def store_url(self) -> str:
         """The store's URL."""

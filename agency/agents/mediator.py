@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import timedelta
 
 from agency import agreements, records
 from agency.agents import addresses
 from agency.messaging.agent import RoleAgent
 from agency.messaging.links import Link
-from agency.messaging.request import Responder, ask
+from agency.messaging.request import Responder, ask, own_site
 from agency.problems import AgencyError, refuse
 from agency.relocation.outcome import terminate
 from agency.relocation.workshop import Workshop
@@ -37,15 +37,24 @@ async def live_deployment(workshop: Workshop, application: str) -> Deployment | 
 class MediatorAgent(RoleAgent):
     """Asked with an application, it answers with a comparison of offers; asked with a request, it sees to it."""
 
-    def __init__(self, jid: str, link: Link, workshop: Workshop, call_seconds: float) -> None:
-        """``call_seconds``: how long vendors have to answer a call."""
+    def __init__(
+        self, jid: str, link: Link, workshop: Workshop, call_seconds: float, deployers: Collection[str] = ()
+    ) -> None:
+        """``call_seconds``: how long vendors have to answer a call; ``deployers``: who else than the site's own agents
+        may ask, by their JIDs."""
         super().__init__(jid, link)
         self._workshop = workshop
+        self._deployers = frozenset(deployers)
         self._call_time = timedelta(seconds=call_seconds)
 
     async def setup(self) -> None:
         """Answer requests."""
-        Responder.install(self, {Application: self.take, Mandate: self.negotiate, Request: self.see_to})
+        own = own_site(self)
+        Responder.install(
+            self,
+            {Application: self.take, Mandate: self.negotiate, Request: self.see_to},
+            lambda sender, content: own(sender, content) or sender.bare in self._deployers,
+        )
 
     async def take(self, application: Application) -> Comparison:
         """Keep the descriptor, call for proposals, and keep the offers."""

@@ -11,11 +11,10 @@ from typing import NamedTuple, TypeVar, overload
 
 from spade.message import Message
 
+from agency.messaging.names import ONTOLOGY, PROTOCOL_REQUEST
 from descriptors import documents
 from descriptors.base import Document
 from descriptors.documents import DocumentError, Form
-
-ONTOLOGY = "cloud-agency-1"
 
 BOUNCED = "bounced"
 """The parameter that a link, and nobody else, sets on the ``failure`` that says that a message did not arrive."""
@@ -44,7 +43,7 @@ class Protocol(StrEnum):
     """The interaction protocols we speak."""
 
     CONTRACT_NET = "fipa-iterated-contract-net"
-    REQUEST = "fipa-request"
+    REQUEST = PROTOCOL_REQUEST
 
 
 class NotUnderstood(Exception):

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
+from slixmpp import JID
 from spade.message import Message
 
 from agency.messaging.acl import (
@@ -35,6 +36,8 @@ from descriptors.messages import Problem
 D = TypeVar("D", bound=Document)
 Handlers = Mapping[type[Document], Callable[[Any], Awaitable[Document]]]
 """What to do with a request, by the type of the document that asks for it."""
+Allowed = Callable[[JID, Document], bool]
+"""Whether an agent may ask for that."""
 
 AGREE_WITHIN = 30.0
 """Seconds in which an agent must say whether it will act; how long the action then takes is its own affair."""
@@ -47,17 +50,22 @@ KEEP_FOR = 600.0
 class Responder:
     """The participant's side: hands each request to the handler for its type of content."""
 
-    def __init__(self, agent: RoleAgent, handlers: Handlers) -> None:
-        """``handlers``: what to do, by the type of the document that asks for it."""
+    def __init__(self, agent: RoleAgent, handlers: Handlers, allowed: Allowed) -> None:
+        """See :meth:`install`."""
         self._agent = agent
         self._handlers = handlers
+        self._allowed = allowed
         self._said: dict[tuple[str, str], Message] = {}
         self._over: deque[tuple[float, tuple[str, str]]] = deque()
 
     @classmethod
-    def install(cls, agent: RoleAgent, handlers: Handlers) -> None:
-        """Let the agent answer requests."""
-        agent.take_part(Protocol.REQUEST, cls(agent, handlers).on_message)
+    def install(cls, agent: RoleAgent, handlers: Handlers, allowed: Allowed | None = None) -> None:
+        """Let the agent answer requests.
+
+        ``handlers``: what to do, by the type of the document that asks for it. ``allowed``: who may ask for what, by
+        default whoever is of the same site: that a message comes from whom it says, the servers vouch for.
+        """
+        agent.take_part(Protocol.REQUEST, cls(agent, handlers, allowed or own_site(agent)).on_message)
 
     async def on_message(self, message: Message) -> None:
         """Agree, act, and report; repeat what was said last, if the request was heard before."""
@@ -72,6 +80,10 @@ class Responder:
             content = content_of(message, *self._handlers)
         except NotUnderstood as error:
             await self._say(answer(message, Performative.NOT_UNDERSTOOD, problem_of(error)))
+            return
+        if not self._allowed(message.sender, content):
+            self._agent.log.warning("request refused", sender=str(message.sender), asked=content.tag)
+            await self._say(answer(message, Performative.REFUSE, _not_allowed(message.sender)))
             return
         self._said[key] = answer(message, Performative.AGREE)
         await self._say(self._said[key])
@@ -95,6 +107,17 @@ class Responder:
             await self._agent.send(message)
         except AgencyError as error:  # the asker will ask again
             self._agent.log.warning("answer not sent", to=str(message.to), problem=error.problem.message)
+
+
+def own_site(agent: RoleAgent) -> Allowed:
+    """Whoever is of the agent's own site."""
+    return lambda sender, _: bool(sender.domain == agent.jid.domain)
+
+
+def _not_allowed(sender: JID) -> Problem:
+    return Problem(
+        code="not-allowed", message=f"{sender.bare} may not ask for that here", remedy="ask the operator of this agency"
+    )
 
 
 class _Initiator:

@@ -42,13 +42,13 @@ def in_memory() -> Iterator[Path]:
 
 
 @asynccontextmanager
-async def workshop_at(state: Path, *clouds: Cloud) -> AsyncIterator[Workshop]:
+async def workshop_at(state: Path, *clouds: Cloud, domain: str = DOMAIN) -> AsyncIterator[Workshop]:
     """A workshop in that directory over these clouds, on a real store; the workflows work with it."""
     async with Store.open(f"sqlite+aiosqlite:///{state}/agency.db") as store:
         credentials = EncryptedCredentials(store, Cipher(bytes(32)))
         given = services(store, credentials, state)
         modules = {cloud.name: toy_module(cloud, given) for cloud in clouds}
-        site = await Site.open(store, credentials, DOMAIN)
+        site = await Site.open(store, credentials, domain)
         workshop = Workshop(modules, store, Blobs(state / "blobs"), state / "spool", Events(store), site)
         workshop.blobs.put(CONFIG)
         viaduct.VIADUCTS.workshop = workshop

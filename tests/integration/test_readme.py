@@ -19,11 +19,15 @@ from tests.labs.testbed import PASSWORD, USERNAME, RunningCloud, start_cloud
 ROOT = Path(__file__).parent.parent.parent
 README = (ROOT / "README.md").read_text()
 
+OBSERVED = "tests/agency/observer/test_observer.py"
 ELSEWHERE = {
     "agency vendor check testbed": "tests/vendor_modules/test_vendor_commands.py",
     "make demo": ".ci/run",
     "make test": ".ci/run",
     "make lint": ".ci/run",
+    "make observer": "tests/labs/observer.py",
+    "agency-observer watch": OBSERVED,
+    "agency-observer submit examples/guestbook/application.xml": OBSERVED,
     "make bench": "tests/test_benchmarks.py",
 }
 """Commands that take long, and what runs them instead."""

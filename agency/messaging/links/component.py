@@ -20,6 +20,7 @@ import os
 import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from itertools import count
 
 import structlog
 from pydantic import SecretStr
@@ -52,6 +53,8 @@ PONG_WITHIN = 15.0
 """Seconds in which it must then say something."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 30.0
 """Seconds between two attempts to connect again."""
+ANSWER_WITHIN = 15.0
+"""Seconds in which a query must be answered."""
 _STEADY = 10.0
 """Seconds that a connection must have lasted for the next one to be tried for at once."""
 _WRITE_AT_ONCE = 1 << 17
@@ -94,6 +97,8 @@ class ComponentLink:
         self._server = host, port
         self._secret = secret
         self._agents: dict[str, Resident] = {}
+        self._queries: dict[str, tuple[str, asyncio.Future[Element]]] = {}
+        self._numbers = count()
         self._stream: _Stream | None = None
         self._keeping: asyncio.Task[None] | None = None
 
@@ -114,12 +119,35 @@ class ComponentLink:
 
     async def send(self, message: Message) -> None:
         """See :class:`~agency.messaging.links.Link`. Waits while the server does not take what is written."""
-        stream = self._stream
-        if stream is None or stream.closed.done():
-            raise unreachable(self._domain, "the connection to the server is lost, and not yet there again")
+        stream = self._open_stream()
         stream.write(written(message, AT_HOME if message.to.domain == self._domain else ABROAD))
         if stream.full:
             await stream.room()
+
+    async def query(self, to: str, kind: str, content: str) -> Element:
+        """Ask ``to`` something as the component itself (an IQ, RFC 6120, 8.2.3), and wait for the answer: a result, or
+        an error. ``kind``: get or set; ``content``: one element.
+
+        :class:`~agency.problems.AgencyError` if no answer comes.
+        """
+        answer: asyncio.Future[Element] = asyncio.get_running_loop().create_future()
+        number = f"query-{next(self._numbers)}"
+        stream, us = self._open_stream(), attribute(self._domain)
+        self._queries[number] = to, answer
+        try:
+            stream.write(f"<iq type='{kind}' from='{us}' to='{attribute(to)}' id='{number}'>{content}</iq>")
+            async with asyncio.timeout(ANSWER_WITHIN):
+                return await answer
+        except TimeoutError:
+            raise unreachable(to, f"no answer within {ANSWER_WITHIN:.0f} s") from None
+        finally:
+            del self._queries[number]
+
+    def _open_stream(self) -> _Stream:
+        stream = self._stream
+        if stream is None or stream.closed.done():
+            raise unreachable(self._domain, "the connection to the server is lost, and not yet there again")
+        return stream
 
     # --- the connection ---
 
@@ -187,7 +215,9 @@ class ComponentLink:
         try:
             to = stanza.attributes.get("to", "").partition("/")[0]
             agent = self._agents.get(to)
-            if stanza.name != "message":
+            if stanza.name == "iq" and stanza.attributes.get("type") in ("result", "error"):
+                self._answered(stanza)
+            elif stanza.name != "message":
                 itself = to == self._domain
                 answer = answer_to(stanza, there=itself or agent is not None, component=itself)
                 if answer is not None:
@@ -201,6 +231,12 @@ class ComponentLink:
                 stream.write(refusal_of(stanza, "item-not-found"))
         except Exception as error:
             log.error("stanza not used", sender=stanza.attributes.get("from", ""), exc_info=error)
+
+    def _answered(self, stanza: Element) -> None:
+        """Give an answer to who waits for it, if it comes from whom was asked."""
+        asked, answer = self._queries.get(stanza.attributes.get("id", ""), ("", None))
+        if answer is not None and not answer.done() and stanza.attributes.get("from") == asked:
+            answer.set_result(stanza)
 
 
 class _Stream(asyncio.Protocol):

@@ -15,13 +15,13 @@ from xml.parsers import expat
 from slixmpp import JID
 from spade.message import Message
 
-from agency.messaging.acl import BOUNCED, ONTOLOGY
+from agency.messaging.acl import BOUNCED
+from agency.messaging.names import ACL, ONTOLOGY
 from agency.problems import refuse
 from descriptors import documents
 from descriptors.documents import Form
 from descriptors.messages import Problem
 
-ACL = "urn:cloud-agency:acl:1"
 STREAMS = "http://etherx.jabber.org/streams"
 STANZA_ERRORS = "urn:ietf:params:xml:ns:xmpp-stanzas"
 MIB = 1 << 20
@@ -191,6 +191,11 @@ def written(message: Message, limit: int) -> str:
     return stanza
 
 
+def printable(value: str) -> str:
+    """The text with a blank for each character that cannot be printed."""
+    return "".join(each if each.isprintable() else " " for each in value)
+
+
 def text(value: str) -> str:
     """Text between tags."""
     if _ILLEGAL.search(value):
@@ -262,8 +267,7 @@ def _problem_of(stanza: Element, sender: JID) -> Problem:
         elif child.name.startswith(_ERROR):
             condition = child.name.removeprefix(_ERROR)
     retryable = error.attributes.get("type") == "wait" or condition in _NOT_REACHED
-    words = f"{sender} was not reached: {condition or 'no reason given'} {said}"
-    words = "".join(each if each.isprintable() else " " for each in words)[:1000].strip()
+    words = printable(f"{sender} was not reached: {condition or 'no reason given'} {said}")[:1000].strip()
     if condition in _NOT_THERE:
         remedy = "check that the agent runs, and its address"
         return Problem(code="no-such-agent", message=words, remedy=remedy, retryable=retryable)
@@ -301,6 +305,13 @@ def answer_to(stanza: Element, *, there: bool, component: bool) -> str | None:
         identity = "category='component' type='generic'" if component else "category='client' type='bot'"
         return _back(stanza, " type='result'", f"<query xmlns='{DISCO}'><identity {identity}/>{_FEATURES}</query>")
     return refusal_of(stanza, "service-unavailable")
+
+
+def condition_of(stanza: Element) -> str:
+    """The condition that an error stanza names (RFC 6120, 8.3.3); empty where it names none, or is no error."""
+    error = stanza.child("error") or Element("error", {})
+    found = (child.name for child in error.children if child.name.startswith(_ERROR))
+    return next((name.removeprefix(_ERROR) for name in found if name != f"{_ERROR}text"), "")
 
 
 def refusal_of(stanza: Element, condition: str) -> str:
