@@ -28,7 +28,8 @@ from slixmpp.xmlstream.matcher import MatchXPath
 from spade.message import Message
 
 from agency.messaging.links import Resident, unreachable
-from agency.messaging.links.stanzas import ACL, FROM_CLIENT, Element, bounced, message_from, short_name, written
+from agency.messaging.links.stanzas import FROM_CLIENT, Element, bounced, message_from, short_name, written
+from agency.messaging.names import ACL
 from agency.problems import AgencyError, refuse
 
 START_WITHIN = 30.0
