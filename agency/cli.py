@@ -754,20 +754,28 @@ def server_init(
 
 @server_app.command("account")
 def server_account(
-    name: Annotated[
-        str, typer.Argument(metavar="NAME", help="The agent's name: the part of its address before the @.")
+    names: Annotated[
+        list[str], typer.Argument(metavar="NAME...", help="The agents' names: the part of an address before the @.")
     ],
     directory: Annotated[Path, typer.Option("--dir", metavar="DIR", help="The directory that `server init` wrote.")],
     ask: Annotated[bool, typer.Option("--ask", help="Ask for the password, instead of making one up.")] = False,
     state: ServerState = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make an account for an agent that comes as a client, or give it a new password. ejabberd must run for this."""
+    """Make accounts for agents that come as clients, or give them new passwords. ejabberd must run for this."""
     from agency.servers import accounts
 
     password = _secret("Password") if ask else None
-    jid = _locally(accounts.make(name, directory, _state(state), password), _state(state), as_json)
-    _show({"jid": jid}, as_json, lambda console, a: console.print(f"{a['jid']} has an account.", markup=False))
+
+    async def work() -> list[str]:
+        return [await accounts.make(name, directory, _state(state), password) for name in names]
+
+    jids = _locally(work(), _state(state), as_json)
+    _show(
+        {"jids": jids},
+        as_json,
+        lambda console, a: console.print(*(f"{jid} has an account." for jid in a["jids"]), sep="\n", markup=False),
+    )
 
 
 @server_app.command("secret")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
 import socket
 import ssl
 from pathlib import Path
@@ -11,7 +12,9 @@ from xml.etree import ElementTree as ET
 
 import pytest
 from slixmpp import ClientXMPP
+from typer.testing import CliRunner
 
+from agency.cli import app
 from tests.labs.xmpp import HandshakeRefused, RawComponent, RawStream, XmppServer
 
 pytestmark = pytest.mark.integration
@@ -78,6 +81,14 @@ async def test_an_account_that_its_owner_made_logs_in_with_scram(xmpp_server: Xm
         client = Client(xmpp_server, jid, password)
         assert await client.arrives() == outcome
         await client.disconnect()
+
+
+def test_the_command_makes_accounts_and_shows_no_password(xmpp_server: XmppServer) -> None:
+    """`agency server account` makes as many accounts as it is given names, and prints their addresses only."""
+    words = ["server", "account", "first", "second", "--dir", str(xmpp_server.directory)]
+    done = CliRunner().invoke(app, [*words, "--state", str(xmpp_server.state), "--json"])
+    jids = [f"first@{xmpp_server.domain}", f"second@{xmpp_server.domain}"]
+    assert json.loads(done.stdout) == {"jids": jids}
 
 
 def test_before_tls_nothing_is_to_be_had(xmpp_server: XmppServer) -> None:
