@@ -133,12 +133,12 @@ class RoleAgent(Agent):
                 behaviour.start()
 
     async def _async_stop(self) -> None:
+        await self.link.disconnect(self)  # first: what still came would begin jobs that nobody ends
         for behaviour in self.behaviours:
             behaviour.kill()
         for task in self._work:
             task.cancel()
         await asyncio.gather(*self._work, return_exceptions=True)
-        await self.link.disconnect(self)
         self._at_home = False
         self._alive.clear()
 
