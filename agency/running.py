@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import gc
 import sqlite3
-from collections.abc import AsyncIterator, Collection
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Collection, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 
 import structlog
@@ -24,6 +24,7 @@ from agency.agents.vendor import NOTHING, VendorAgent
 from agency.blobs import Blobs
 from agency.clouds import Cloud, running_clouds
 from agency.events import Events
+from agency.federation.directory import DirectoryAgent
 from agency.janitor import keep_tidy
 from agency.messaging.agent import RoleAgent
 from agency.messaging.conversations import Conversations
@@ -51,6 +52,8 @@ WORKFLOW_VERSION = "2"
 """Operations begun by one version are finished by the same: raised when the steps of an operation change."""
 ENDED_POLLING = 0.2
 """Seconds between two looks at whether an operation that was taken up has ended."""
+REGISTERED_WITHIN = 5.0
+"""Seconds that the agency waits at its start for its vendors' agents to be in the directory."""
 _GOING_ON = ("PENDING", "ENQUEUED")
 
 
@@ -170,7 +173,9 @@ async def _society(
     conversations = Conversations(workshop.store)
     await conversations.load()
     deployer = DeployerAgent(link.address(addresses.DEPLOYER), link, workshop)
-    agents: list[RoleAgent] = [
+    directory = DirectoryAgent(link.address(addresses.DIRECTORY), link, workshop.site)
+    agents: list[RoleAgent] = [directory]
+    agents += [
         VendorAgent(
             link.address(addresses.vendor(name)),
             link,
@@ -183,7 +188,7 @@ async def _society(
         for name, module in workshop.modules.items()
     ]
     agents += [
-        BrokerAgent(link.address(addresses.BROKER), link, workshop, conversations),
+        BrokerAgent(link.address(addresses.BROKER), link, workshop, conversations, directory),
         ProvisionerAgent(link.address(addresses.PROVISIONER), link, workshop),
         RelocatorAgent(link.address(addresses.RELOCATOR), link, workshop, call_seconds),
         MediatorAgent(link.address(addresses.MEDIATOR), link, workshop, call_seconds, deployers),
@@ -192,10 +197,18 @@ async def _society(
     try:
         for agent in agents:
             await agent.start()
+        await _all_registered(directory, workshop.modules)
         yield deployer
     finally:
         for agent in reversed(agents):
             await agent.stop()
+
+
+async def _all_registered(directory: DirectoryAgent, vendors: Iterable[str]) -> None:
+    """Wait until the site's own vendors can be found; not for ever: who is late is found later."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(REGISTERED_WITHIN):
+            await directory.known.has_all(vendors)
 
 
 @asynccontextmanager

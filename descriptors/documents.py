@@ -28,6 +28,7 @@ from descriptors.cfp import CallForProposals
 from descriptors.comparison import Comparison, Composition, Record
 from descriptors.deployment import Deployment
 from descriptors.digests import canonical, digest, plain
+from descriptors.directory import Registration, Search, SearchResult
 from descriptors.layout import model_at, slots
 from descriptors.negotiation import Mandate, Negotiation
 from descriptors.problems import MAX_PROBLEMS, DocumentError, Problem, explain, refuse, unknown, wanted
@@ -61,6 +62,9 @@ DOCUMENTS: dict[str, type[Document]] = {
         Deployment,
         RelocationPlan,
         RelocationReceipt,
+        Registration,
+        Search,
+        SearchResult,
         messages.Request,
         messages.Problem,
     )

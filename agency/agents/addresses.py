@@ -7,6 +7,7 @@ BROKER = "broker"
 PROVISIONER = "provisioner"
 RELOCATOR = "relocator"
 DEPLOYER = "deployer"
+DIRECTORY = "directory"
 
 
 def vendor(name: str) -> str:

@@ -8,6 +8,7 @@ from spade.message import Message
 
 from agency.agents import addresses
 from agency.agents.haggling import Haggling
+from agency.federation.directory import DirectoryAgent, Found
 from agency.messaging.agent import RoleAgent
 from agency.messaging.contract_net import Initiator
 from agency.messaging.conversations import Conversations
@@ -24,19 +25,25 @@ from descriptors.cfp import CallForProposals
 from descriptors.comparison import Comparison
 from descriptors.messages import Request
 from descriptors.negotiation import Mandate
+from descriptors.resources import Reason
 from descriptors.sla import Agreement, Offer
 from descriptors.trust import Delegation
+
+_AWAY = Reason(code="away", message="its agent has not registered: it is starting, or it has ended")
 
 
 class BrokerAgent(RoleAgent):
     """Asked with a call for proposals, or with a mandate to negotiate about one, it answers with a comparison; asked
     to accept an offer, it does, as far as the deployer has delegated it."""
 
-    def __init__(self, jid: str, link: Link, workshop: Workshop, conversations: Conversations) -> None:
-        """Asks the vendors whose modules are in the workshop."""
+    def __init__(
+        self, jid: str, link: Link, workshop: Workshop, conversations: Conversations, directory: DirectoryAgent
+    ) -> None:
+        """Asks whom the directory knows; of the vendors with modules in the workshop it tells in any case."""
         super().__init__(jid, link)
         self._workshop = workshop
         self._haggling: dict[str, Haggling] = {}
+        self._directory = directory
         self._net = Initiator(self, workshop.site, conversations, self._came_late)
 
     async def setup(self) -> None:
@@ -55,17 +62,22 @@ class BrokerAgent(RoleAgent):
         return await asyncio.to_thread(compare, call, whole, utc_now(), parts=parts, records=known)
 
     async def _answers(self, call: CallForProposals) -> dict[str, Answer]:
-        vendors = {self._at(name): name for name in self._asked(call)}
+        found = await self._found(call)
+        vendors = {jid: name for name, jid in found.agents.items()}
         async with self._net.calling(call, vendors):
             heard = await self._net.ask(call.id, dict.fromkeys(vendors, call), call.reply_by)
             await self._net.stand(call.id, heard)
-        return {vendors[jid]: each.answer for jid, each in heard.items()}
+        for jid, each in heard.items():
+            if isinstance(each.answer, Reason) and each.answer.code == "no-such-agent":
+                self._directory.known.gone(jid)
+        return found.unable | {vendors[jid]: each.answer for jid, each in heard.items()}
 
     async def negotiate(self, mandate: Mandate) -> Comparison:
         """Negotiate about a call that is in the store, keep the timeline, and weigh the last offers."""
         store = self._workshop.store
         call = await store.get(CallForProposals, mandate.call or "")
-        names = {self._at(name): name for name in self._asked(call)}
+        found = await self._found(call)
+        names = {jid: name for name, jid in found.agents.items()}
         haggling = self._haggling[call.id] = Haggling(self, self._net, call, mandate, names)
         try:
             async with self._net.calling(call, names):
@@ -75,14 +87,14 @@ class BrokerAgent(RoleAgent):
         finally:
             del self._haggling[call.id]
         await store.put(record, id=call.id, application=call.application)
-        return compare(call, haggling.answers(), utc_now(), records=await records(store))
+        return compare(call, found.unable | haggling.answers(), utc_now(), records=await records(store))
 
     async def accept(self, request: Request) -> Agreement:
         """Accept an offer on the deployer's behalf."""
         if request.action != "accept":
             raise refuse("not-understood", f"a broker does not {request.action}", "ask the Mediator")
         offer = await self._workshop.store.get(Offer, request.subject)
-        return await self._net.accept(offer, self._at(offer.vendor), self._delegated(request, offer))
+        return await self._net.accept(offer, await self._net.bidder(offer), self._delegated(request, offer))
 
     def _delegated(self, request: Request, offer: Offer) -> Signed[Delegation]:
         """What lets this agent accept the offer; refused unless the deployer has signed it, and it goes that far."""
@@ -107,15 +119,24 @@ class BrokerAgent(RoleAgent):
             raise _not_delegated(f"it was allowed until {given.until:%H:%M:%S %Z}")
         return signed
 
-    def _asked(self, call: CallForProposals) -> tuple[str, ...]:
-        known = tuple(self._workshop.modules)
-        if unknown := set(call.vendors) - set(known):
+    async def _found(self, call: CallForProposals) -> Found:
+        """Whom to ask, of those that the call wants to be asked."""
+        found = await self._directory.find(call)
+        for name in self._workshop.modules:
+            if name not in found.agents and name not in found.unable:
+                found.unable[name] = _AWAY
+        known = {*found.agents, *found.unable}
+        if unknown := set(call.vendors) - known:
             raise refuse(
                 "unknown-vendor",
-                f"there is no vendor {', '.join(sorted(unknown))}; there are: {', '.join(known) or 'none'}",
+                f"there is no vendor {', '.join(sorted(unknown))}; there are: {', '.join(sorted(known)) or 'none'}",
                 "name one of them",
             )
-        return call.vendors or known
+        wanted = call.vendors or known
+        return Found(
+            {name: jid for name, jid in found.agents.items() if name in wanted},
+            {name: reason for name, reason in found.unable.items() if name in wanted},
+        )
 
     async def _came_late(self, message: Message) -> None:
         """Tell in the application's history of an answer that was not used."""
@@ -125,9 +146,6 @@ class BrokerAgent(RoleAgent):
         if call is not None:
             text = f"{message.sender.local.removeprefix('vendor-')} answered {call.id} too late"
             await self._workshop.events.happened(call.application, "late", text)
-
-    def _at(self, vendor: str) -> str:
-        return self.link.address(addresses.vendor(vendor))
 
 
 def _not_delegated(why: str) -> AgencyError:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from datetime import timedelta
 from decimal import Decimal
 
+from agency.agents import addresses
 from agency.agents.selling import Seller
+from agency.federation.registering import stay_registered
 from agency.messaging.agent import RoleAgent
 from agency.messaging.bidding import Participant
 from agency.messaging.conversations import Conversations
@@ -63,8 +65,9 @@ class VendorAgent(RoleAgent):
         Participant(self, self, site, conversations)
 
     async def setup(self) -> None:
-        """Answer who asks for the template."""
+        """Answer who asks for the template, and be found."""
         Responder.install(self, {Request: self.tell})
+        self.work(stay_registered(self, self.link.address(addresses.DIRECTORY), self.module))
 
     async def propose(self, call: CallForProposals) -> Offer | Refusal:
         """The module's proposal; a refusal where the module cannot do what deploying takes, however cheap it is."""

@@ -73,6 +73,8 @@ class Participant:
             act = self._acts.get(performative)
             if act is None or not message.thread:
                 raise NotUnderstood(f"{performative.value} has no place here")
+            if not self._site.knows(message.sender):
+                raise NotUnderstood(f"{message.sender.domain} is no site that is trusted here")
             asked = Asked.by(message)
             conversation = await self._conversation(message, asked)
             if asked > conversation.asked:

@@ -198,6 +198,18 @@ class Initiator:
             except AgencyError as error:
                 self._agent.log.info("not told", peer=jid, what=performative.value, error=str(error))
 
+    async def bidder(self, offer: Offer) -> str:
+        """Who made the offer (its JID); refused where nobody did."""
+        for jid, each in (await self._conversations.find(self._name, offer.call)).items():
+            if jid and each.heard is not None and self._offered(each) == offer.id:
+                return jid
+        raise refuse("not-offered", f"{offer.vendor} never made this offer, or not of late", "ask for new offers")
+
+    def _offered(self, conversation: Conversation) -> str:
+        if conversation.state == "agreed":
+            return self._agreement_in(conversation).offer
+        return self._offer_in(conversation).id
+
     # --- settling ---
 
     async def accept(self, offer: Offer, jid: str, delegation: Signed[Delegation] | None = None) -> Agreement:

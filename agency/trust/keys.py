@@ -172,6 +172,11 @@ class TrustedKeys:
         """Believe these from now on, and no others."""
         known = [(site, from_public_text(text)) for site, text in keys]
         self._keys = {(site, key.thumbprint()): key for site, key in known}
+        self._sites = frozenset(site for site, _ in self._keys)
+
+    def sites(self) -> frozenset[str]:
+        """Whose keys they are."""
+        return self._sites
 
     def certificate(self, text: str) -> Certificate:
         """The certificate, when a trusted site has signed it; else :class:`Untrusted`. Whether it has expired is for

@@ -8,6 +8,7 @@ from datetime import datetime
 
 import structlog
 from pydantic import SecretStr
+from slixmpp import JID
 from sqlalchemy import delete, select
 from sqlalchemy.exc import IntegrityError
 
@@ -61,6 +62,14 @@ class Site:
     def signer(self, jid: str) -> Signer:
         """Signs for the agent with that address, which must be at this site's domain."""
         return Signer(jid, self.key)
+
+    def others(self) -> frozenset[str]:
+        """The names (domains) of the other sites that are trusted now."""
+        return self._trusted.sites() - {self.key.name}
+
+    def knows(self, address: JID) -> bool:
+        """Whether it is the address of an agent of this site, or of one that is trusted now."""
+        return address.domain in self._trusted.sites()
 
     async def refresh(self) -> None:
         """Trust whom the store says, which `agency trust` may have changed."""

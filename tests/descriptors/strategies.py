@@ -34,6 +34,7 @@ from descriptors.base import Document, Reference
 from descriptors.cfp import CallForProposals, Flow, Part
 from descriptors.comparison import Comparison, Composition, Criterion, Incident, Ranked, Record
 from descriptors.deployment import DeployedResource, Deployment, Endpoint, Kind
+from descriptors.directory import Registration, Search, SearchResult
 from descriptors.messages import Action, Problem, Request
 from descriptors.negotiation import Mandate, Negotiation, Outcome, Turn
 from descriptors.relocation import Item, RelocationPlan, RelocationReceipt, Stage, Task
@@ -580,6 +581,28 @@ requests = built(
 )
 problems = built(Problem, code=names, message=texts, remedy=texts, retryable=st.booleans(), receipt=maybe(identifiers))
 
+_services: SearchStrategy[Any] = st.lists(st.sampled_from(["compute", "block", "object"]), max_size=3).map(tuple)
+registrations = st.builds(
+    Registration,
+    vendor=names,
+    agent=st.from_regex(r"[a-z0-9._-]{1,100}@[a-z0-9.-]{1,150}", fullmatch=True),
+    until=moments,
+    currency=st.none() | currencies,
+    price_from=st.none() | money,
+    price_to=st.none() | money,
+    services=_services,
+    regions=st.lists(labels, max_size=2).map(tuple),
+    jurisdictions=st.lists(labels, max_size=2).map(tuple),
+    capabilities=st.lists(names, max_size=2).map(tuple),
+)
+searches = st.builds(
+    Search,
+    currency=st.none() | currencies,
+    services=_services,
+    regions=st.lists(labels, max_size=2).map(tuple),
+    jurisdictions=st.lists(labels, max_size=2).map(tuple),
+)
+
 DOCUMENTS: dict[type[Document], SearchStrategy[Any]] = {
     Application: applications(),
     CallForProposals: calls,
@@ -598,6 +621,9 @@ DOCUMENTS: dict[type[Document], SearchStrategy[Any]] = {
     Deployment: deployments,
     RelocationPlan: plans,
     RelocationReceipt: receipts,
+    Registration: registrations,
+    Search: searches,
+    SearchResult: st.builds(SearchResult, registrations=st.lists(registrations, max_size=3).map(tuple)),
     Request: requests,
     Problem: problems,
 }

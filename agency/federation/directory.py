@@ -1,0 +1,163 @@
+"""The directory: which Vendor Agents there are, what they serve, and who is alive (FIPA's DF, SC00023K).
+
+Vendor Agents register with the directory of their site, and again before their lease ends: who does not is gone. The
+directories of sites that trust each other answer each other's searches; whom they name is believed to be an agent of
+theirs, and no more: what it offers, it signs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import NamedTuple
+
+import structlog
+from slixmpp import JID
+
+from agency.agents import addresses
+from agency.messaging.agent import RoleAgent
+from agency.messaging.links import Link
+from agency.messaging.request import Responder, ask
+from agency.problems import AgencyError
+from agency.trust.site import Site
+from broker.discovery import search_for, unable
+from descriptors.base import Document, utc_now
+from descriptors.cfp import CallForProposals
+from descriptors.directory import Registration, Search, SearchResult
+from descriptors.resources import Reason
+
+LEASE = timedelta(seconds=300)
+"""How long a registration is good."""
+LONGEST_LEASE = timedelta(hours=1)
+"""What a directory grants at most, whatever it is asked for."""
+MOST_AGENTS = 20_000
+"""That register at one site."""
+SEARCH_WITHIN = 2.0
+"""Seconds in which another site's directory must answer; what it said last is used where it does not."""
+REMEMBERED = timedelta(minutes=10)
+"""How long that is good."""
+
+log = structlog.get_logger("agency")
+
+
+class Found(NamedTuple):
+    """The outcome of a search: whom to ask (addresses by vendor), and who would be asked in vain."""
+
+    agents: dict[str, str]
+    unable: dict[str, Reason]
+
+
+class Directory:
+    """The registrations of one site, in memory: after a restart, whoever serves registers again."""
+
+    def __init__(self) -> None:
+        self._registered: dict[str, Registration] = {}
+        self._changed = asyncio.Event()
+
+    def register(self, registration: Registration, now: datetime) -> None:
+        """Take an agent in, in place of what it said before; one whose lease has ended leaves."""
+        if registration.until <= now:
+            self._registered.pop(registration.agent, None)
+            return
+        if registration.agent not in self._registered and len(self._registered) >= MOST_AGENTS:
+            self._registered = {each.agent: each for each in self.alive(now)}
+        if registration.agent in self._registered or len(self._registered) < MOST_AGENTS:
+            until = min(registration.until, now + LONGEST_LEASE)
+            self._registered[registration.agent] = registration.model_copy(update={"until": until})
+            self._changed.set()
+
+    async def has_all(self, vendors: Iterable[str]) -> None:
+        """Wait until agents of all these vendors have registered."""
+        while not set(vendors) <= {each.vendor for each in self._registered.values()}:
+            self._changed.clear()
+            await self._changed.wait()
+
+    def gone(self, agent: str) -> None:
+        """The agent was found to be unreachable: it is not asked again before it registers again."""
+        if self._registered.pop(agent, None):
+            log.info("vendor agent is gone", agent=agent)
+
+    def alive(self, now: datetime) -> list[Registration]:
+        """All whose lease has not ended, by name."""
+        found = (each for each in self._registered.values() if each.until > now)
+        return sorted(found, key=lambda each: (each.vendor, each.agent))
+
+
+@dataclass
+class _Peer:
+    """What another site's directory said last, and when."""
+
+    when: datetime
+    registrations: tuple[Registration, ...] = field(default=())
+
+
+class DirectoryAgent(RoleAgent):
+    """Takes registrations from the agents of its own site, and answers searches: those of trusted sites, too."""
+
+    def __init__(self, jid: str, link: Link, site: Site) -> None:
+        """``site`` knows which others are trusted: their directories are asked, and answered."""
+        super().__init__(jid, link)
+        self.known = Directory()
+        self._site = site
+        self._peers: dict[tuple[str, Search], _Peer] = {}
+
+    async def setup(self) -> None:
+        """Answer registrations and searches."""
+        Responder.install(self, {Registration: self.register, Search: self.search}, self._may)
+
+    def _may(self, sender: JID, content: Document) -> bool:
+        """An agent registers itself, at its own site; a search comes from there, or from a trusted site's directory."""
+        if sender.domain == self.jid.domain:
+            return not isinstance(content, Registration) or content.agent == sender.bare
+        return isinstance(content, Search) and sender.local == self.jid.local and self._site.knows(sender)
+
+    async def register(self, registration: Registration) -> Registration:
+        """Take the registration; the answer is what was made of it."""
+        self.known.register(registration, utc_now())
+        return registration
+
+    async def search(self, search: Search) -> SearchResult:
+        """Those of this site that could serve what is searched for."""
+        able = tuple(each for each in self.known.alive(utc_now()) if unable(each, search) is None)
+        return SearchResult(registrations=able)
+
+    async def find(self, call: CallForProposals) -> Found:
+        """Whom to ask for a call, here and at the trusted sites. Where several sites have a vendor of one name, ours
+        counts, then the first by its site's name."""
+        search = search_for(call)
+        found = Found({}, {})
+        for registration in self.known.alive(utc_now()):
+            self._sort(registration, search, found)
+        for registration in await self._elsewhere(search):
+            self._sort(registration, search, found)
+        return found
+
+    def _sort(self, registration: Registration, search: Search, found: Found) -> None:
+        vendor = registration.vendor
+        if vendor in found.agents or vendor in found.unable:
+            log.warning("another vendor has that name", vendor=vendor, agent=registration.agent)
+        elif reason := unable(registration, search):
+            found.unable[vendor] = reason
+        else:
+            found.agents[vendor] = registration.agent
+
+    async def _elsewhere(self, search: Search) -> list[Registration]:
+        results = await asyncio.gather(*(self._at(site, search) for site in sorted(self._site.others())))
+        return [each for registrations in results for each in registrations]
+
+    async def _at(self, site: str, search: Search) -> tuple[Registration, ...]:
+        """Another site's answer; what it said last where it gives none in time: a site may be away."""
+        directory = f"{addresses.DIRECTORY}@{site}"
+        try:
+            async with asyncio.timeout(SEARCH_WITHIN):
+                result = await ask(self, directory, search, SearchResult)
+        except (AgencyError, TimeoutError) as error:
+            log.warning("directory of another site does not answer", site=site, error=str(error) or "no answer in time")
+            known = self._peers.get((site, search))
+            return known.registrations if known and known.when > utc_now() - REMEMBERED else ()
+        theirs = tuple(each for each in result.registrations if JID(each.agent).domain == site)
+        self._peers = {key: peer for key, peer in self._peers.items() if peer.when > utc_now() - REMEMBERED}
+        self._peers[site, search] = _Peer(utc_now(), theirs)
+        return theirs

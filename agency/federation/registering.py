@@ -1,0 +1,76 @@
+"""How a Vendor Agent gets into its directory, and stays there."""
+
+from __future__ import annotations
+
+import asyncio
+
+from agency.federation.directory import LEASE
+from agency.messaging.agent import RoleAgent
+from agency.messaging.request import ask
+from agency.problems import AgencyError, problem_of
+from descriptors.base import utc_now
+from descriptors.directory import Registration, Service
+from vendor_modules.capabilities import capabilities
+from vendor_modules.module import VendorModule
+from vendor_modules.resources import Catalogue
+
+RENEW_AFTER = LEASE.total_seconds() / 3
+"""Seconds between two registrations."""
+RETRY_AFTER = 2.0
+"""Seconds after which an agent that could not register tries again."""
+
+
+async def stay_registered(agent: RoleAgent, directory: str, module: VendorModule) -> None:
+    """Keep the agent registered with the directory (JID), until this is cancelled.
+
+    The first registration is made at once; what the vendor sells is told when the vendor has answered.
+    """
+    described: Catalogue | None = None
+    while True:
+        registered = await _register(agent, directory, _registration(agent, module, described))
+        if described is not None:
+            await asyncio.sleep(RENEW_AFTER if registered else RETRY_AFTER)
+        described = await _catalogue(agent, module) or described
+        if described is None:
+            await asyncio.sleep(RENEW_AFTER if registered else RETRY_AFTER)
+
+
+async def _register(agent: RoleAgent, directory: str, registration: Registration) -> bool:
+    try:
+        await ask(agent, directory, registration, Registration)
+    except AgencyError as error:
+        agent.log.warning("not registered", directory=directory, error=str(error))
+        return False
+    return True
+
+
+async def _catalogue(agent: RoleAgent, module: VendorModule) -> Catalogue | None:
+    """What the vendor sells; None where it does not say. Its offers will say why."""
+    try:
+        return await module.catalogue()
+    except Exception as error:  # noqa: BLE001 - modules are anybody's
+        agent.log.info("vendor has no catalogue now", vendor=module.vendor, problem=problem_of(error).message)
+        return None
+
+
+def _registration(agent: RoleAgent, module: VendorModule, catalogue: Catalogue | None) -> Registration:
+    able = sorted(capabilities(type(module)))
+    known = Registration(vendor=module.vendor, agent=agent.jid.bare, until=utc_now() + LEASE, capabilities=tuple(able))
+    if catalogue is None:
+        return known
+    prices = [size.price_per_hour for size in catalogue.sizes if size.price_per_hour is not None]
+    services: list[Service] = ["compute"]
+    if catalogue.block_gib_month is not None:
+        services.append("block")
+    if catalogue.object_gib_month is not None:
+        services.append("object")
+    return known.model_copy(
+        update={
+            "currency": catalogue.currency,
+            "price_from": min(prices, default=None),
+            "price_to": max(prices, default=None),
+            "services": tuple(services),
+            "regions": (catalogue.region,),
+            "jurisdictions": (catalogue.jurisdiction,),
+        }
+    )
