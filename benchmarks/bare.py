@@ -90,35 +90,49 @@ class BareComponent:
             self.received(sender, receiver, self._body)
 
 
-def message(sender: str, receiver: str, thread: str, acl: str, body: str) -> str:
-    """A message as the agency writes it: ``acl`` is its element of FIPA parameters, as text."""
+_PARAMETERS = (
+    "<acl xmlns='urn:cloud-agency:acl:1' performative='{}' protocol='fipa-iterated-contract-net' "
+    "ontology='cloud-agency-1' language='{}' conversation-id='call-0123456789abcdef' reply-with='cfp.1' "
+    "reply-by='2026-11-22T12:00:00.000000+00:00'/>"
+)
+_CALL, _PROPOSAL = _PARAMETERS.format("cfp", "json"), _PARAMETERS.format("propose", "jose")
+
+
+def message(sender: str, receiver: str, parameters: str, body: str) -> str:
+    """A message of the size that the agency's have; ``parameters``: FIPA's, as an element."""
     return (
-        f"<message from={quoteattr(sender)} to={quoteattr(receiver)}><thread>{thread}</thread>"
-        f"<body>{escape(body)}</body>{acl}</message>"
+        f"<message from={quoteattr(sender)} to={quoteattr(receiver)}><thread>call-0123456789abcdef</thread>"
+        f"<body>{escape(body)}</body>{parameters}</message>"
     )
+
+
+def vendor_keys(count: int, domain: str) -> dict[str, Ed25519PrivateKey]:
+    """A key for each vendor, by JID: the same in both processes."""
+    return {
+        f"vendor-v{number}@{domain}": Ed25519PrivateKey.from_private_bytes((number + 1).to_bytes(32, "big"))
+        for number in range(count)
+    }
 
 
 class SigningVendors:
     """The vendors' side of the floor: to each call one answer of a given text, signed with the vendor's own key."""
 
-    def __init__(self, component: BareComponent, keys: dict[str, Ed25519PrivateKey], answer: str, acl: str) -> None:
-        self._component, self._keys, self._answer, self._acl = component, keys, answer, acl
+    def __init__(self, component: BareComponent, keys: dict[str, Ed25519PrivateKey], answer: str) -> None:
+        self._component, self._keys, self._answer = component, keys, answer
         component.received = self._answered
 
     def _answered(self, sender: str, receiver: str, body: str) -> None:
         signature = self._keys[receiver].sign(self._answer.encode()).hex()
-        self._component.write(message(receiver, sender, "floor", self._acl, self._answer + signature))
+        self._component.write(message(receiver, sender, _PROPOSAL, self._answer + signature))
 
 
 class VerifyingBroker:
     """The broker's side of the floor: calls every vendor and verifies each answer as it comes."""
 
-    def __init__(
-        self, component: BareComponent, jid: str, keys: dict[str, Ed25519PrivateKey], call: str, acl: str
-    ) -> None:
+    def __init__(self, component: BareComponent, jid: str, keys: dict[str, Ed25519PrivateKey], call: str) -> None:
         self._component = component
         self._known = {vendor: key.public_key() for vendor, key in keys.items()}
-        self._calls = "".join(message(jid, vendor, "floor", acl, call) for vendor in keys)
+        self._calls = "".join(message(jid, vendor, _CALL, call) for vendor in keys)
         component.received = self._verified
 
     async def round(self) -> None:

@@ -1,0 +1,74 @@
+"""The vendors' process of :mod:`benchmarks.contract_net`: told what to be in a line of JSON, asked for its memory in others.
+
+All secrets come in that line, none in an argument.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import resource
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from pydantic import SecretStr
+
+from agency.agents import addresses
+from agency.messaging.agent import RoleAgent
+from agency.messaging.bidding import Participant
+from agency.messaging.conversations import Conversations
+from agency.messaging.links.component import component_link
+from agency.running import settle
+from agency.trust.keys import SiteKey, TrustedKeys
+from agency.trust.replays import Replays
+from agency.trust.site import Site
+from benchmarks.bare import BareComponent, SigningVendors, vendor_keys
+from benchmarks.contract_net import DOMAINS, Seller
+
+
+async def _agents(told: dict[str, Any]) -> None:
+    site = Site(
+        SiteKey.from_secret(DOMAINS[0], told["site"]), TrustedKeys(map(tuple, told["trusted"])), Replays(), store=None
+    )
+    async with component_link(DOMAINS[0], told["host"], told["port"], SecretStr(told["secret"])) as link:
+        conversations = Conversations()
+        gc.collect()
+        before, started = _resident(), time.perf_counter()
+        agents = [RoleAgent(link.address(addresses.vendor(f"v{number}")), link) for number in range(told["count"])]
+        for number, agent in enumerate(agents):
+            Participant(agent, Seller(f"v{number}", number), site, conversations)
+            await agent.start()
+        _say(seconds=time.perf_counter() - started, bytes=_resident() - before)
+        settle()
+        await _answer_questions()
+        for agent in agents:
+            await agent.stop()
+
+
+async def _bare(told: dict[str, Any]) -> None:
+    async with BareComponent(DOMAINS[2], told["secret"], told["host"], told["port"]) as component:
+        SigningVendors(component, vendor_keys(told["count"], DOMAINS[2]), told["answer"])
+        _say()
+        await _answer_questions()
+
+
+async def _answer_questions() -> None:
+    while await asyncio.to_thread(sys.stdin.readline):
+        _say(resident=_resident())
+
+
+def _resident() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+def _say(**what: float) -> None:
+    sys.stdout.write(json.dumps(what) + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    what = json.loads(sys.stdin.readline())
+    asyncio.run((_agents if what["kind"] == "agents" else _bare)(what))
