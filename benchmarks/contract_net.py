@@ -1,7 +1,7 @@
 """Contract Net rounds. In process: N Vendor agents with catalogues of their own, beside the same decisions alone.
 
-``python -m benchmarks.contract_net [--json]`` also measures rounds over a real ejabberd: the broker in this process, all
-vendors in another (:mod:`benchmarks.contract_net_vendors`), each process on one component link, offers signed and
+``python -m benchmarks.contract_net [--json]`` also measures rounds over a real ejabberd: the broker in this process,
+all vendors in another (:mod:`benchmarks.contract_net_vendors`), each process on one component link, offers signed and
 verified. The floor of the same run, in turn with ours: bare components (:mod:`benchmarks.bare`) that exchange as many
 bytes and sign and verify as often, with raw Ed25519, and know no agent, document or conversation.
 """
@@ -181,8 +181,8 @@ class _Vendors:
 
     def ask(self, line: dict[str, Any]) -> dict[str, Any]:
         """Say something and read the answer."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
+        if self._process.stdin is None or self._process.stdout is None:
+            raise RuntimeError("it is spoken to through pipes")
         self._process.stdin.write(json.dumps(line) + "\n")
         self._process.stdin.flush()
         answer: dict[str, Any] = json.loads(self._process.stdout.readline())
@@ -216,8 +216,8 @@ async def over_xmpp(count: int, rounds: int) -> Rounds:
                 call = _call(application)
                 heard = await net.ask(call.id, dict.fromkeys(names, call), call.reply_by)
                 comparison = compare(call, {names[jid]: each.answer for jid, each in heard.items()}, utc_now())
-                assert len(comparison.rows) == count
-                assert comparison.chosen is not None
+                if sum(1 for row in comparison.rows if row.offer) != count or comparison.chosen is None:
+                    raise RuntimeError(f"not all {count} vendors made an offer that qualifies")
                 words[:] = [dump(call, Form.JSON), next(each.said.body for each in heard.values() if each.said)]
 
             await round_of_agents()
@@ -271,14 +271,14 @@ def main() -> None:
         sys.stdout.write(json.dumps(report, indent=2) + "\n")
         return
     for figure in in_process:
-        sys.stdout.write(
-            f"{figure.what}, in process: {1000 * figure.seconds:.1f} ms, {figure.ratio} of {figure.floor}\n"
-        )
+        milliseconds = 1000 * figure.seconds
+        sys.stdout.write(f"{figure.what}, in process: {milliseconds:.1f} ms, {figure.ratio} of {figure.floor}\n")
     sys.stdout.write("over ejabberd, component link, signed: vendors, ours, floor, ratio, started, per agent, growth\n")
     for each in found:
         sys.stdout.write(
             f"{each.vendors:6d} {1000 * each.ours:8.1f} ms {1000 * each.floor:8.1f} ms {each.ratio:6.2f} "
-            f"{each.started:6.2f} s {each.bytes_per_agent / 1000:6.1f} kB {each.growth_per_round / 1000:8.1f} kB/round\n"
+            f"{each.started:6.2f} s "
+            f"{each.bytes_per_agent / 1000:6.1f} kB {each.growth_per_round / 1000:8.1f} kB a round\n"
         )
 
 

@@ -1,4 +1,4 @@
-"""The vendors' process of :mod:`benchmarks.contract_net`: told what to be in a line of JSON, asked for its memory in others.
+"""The vendors' process of :mod:`benchmarks.contract_net`: one line of JSON tells it what to be, others ask for memory.
 
 All secrets come in that line, none in an argument.
 """
