@@ -13,7 +13,7 @@ from agency.messaging.acl import BOUNCED, Performative, Protocol, answer, compos
 from agency.messaging.agent import RoleAgent
 from agency.messaging.links import unreachable
 from agency.messaging.links.in_process import InProcessLink
-from agency.messaging.request import Responder, ask
+from agency.messaging.request import Responder, ask, own_site
 from agency.problems import AgencyError, refuse
 from descriptors.messages import Request
 from tests.agency.messaging.conftest import Hire
@@ -182,7 +182,7 @@ async def test_results_are_forgotten_after_a_while(hire: Hire, monkeypatch: pyte
     async def handle(content: Request) -> Request:
         return content
 
-    responder = Responder(bob, {Request: handle})
+    responder = Responder(bob, {Request: handle}, own_site(bob))
     bob.take_part(Protocol.REQUEST, responder.on_message)
     anna = await hire("anna")
     async with asyncio.timeout(5):

@@ -133,6 +133,7 @@ async def test_a_server_that_goes_away_and_comes_back(agency: SmallAgency, ann: 
     """While the server is away events hold nothing up; when it is back, `watch` prints each of them once."""
     with ann.watching("--json") as watching:
         await ready(watching, agency)
+        await asyncio.sleep(4)  # ejabberd writes down what was made (an account, a node) within some seconds
         await asyncio.to_thread(agency.server.kill)
         for number in range(5):
             await agency.workshop.events.happened("notes", "late", f"meanwhile {number}")
