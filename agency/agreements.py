@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from sqlalchemy import select
+
+from agency.agents import addresses
 from agency.problems import refuse
 from agency.relocation.workshop import Workshop
+from agency.store.models import ConversationRow
 from descriptors.base import Reference, utc_now
+from descriptors.cfp import CallForProposals
 from descriptors.deployment import Deployment
 from descriptors.documents import digest
 from descriptors.resources import ResourceClass
-from descriptors.sla import Agreement, Offer
+from descriptors.sla import Agreement, AgreementState, Offer
 
 
 async def tend(workshop: Workshop, now: datetime) -> None:
@@ -57,6 +62,22 @@ def _under(deployment: Deployment, old: str, new: str) -> Deployment:
 async def _end(workshop: Workshop, agreement: Agreement, words: str) -> None:
     await workshop.store.put(agreement, id=agreement.id, application=agreement.application)
     await workshop.events.happened(agreement.application, f"agreement-{agreement.state}", words)
+
+
+async def unsettled(workshop: Workshop, application: str) -> dict[str, AgreementState]:
+    """The agreements that are not there, by vendor: ``pending`` where an offer was accepted and the vendor has not
+    confirmed it yet, ``rejected`` where it would not. From the table of conversations, which is forgotten in time."""
+    row = ConversationRow
+    query = select(row).where(row.role == "initiator", row.state.in_(_UNSETTLED)).order_by(row.expires)
+    async with workshop.store.transaction() as session:
+        rows = [(found.id, found.peer, found.state) for found in await session.scalars(query)]
+    calls = {id_: await workshop.store.find(CallForProposals, id_) for id_, _, _ in rows}
+    about = {id_ for id_, call in calls.items() if call is not None and call.application == application}
+    return {addresses.vendor_at(peer): _UNSETTLED[state] for id_, peer, state in rows if id_ in about}
+
+
+_UNSETTLED: dict[str, AgreementState] = {"accepting": "pending", "withdrawing": "pending", "failed": "rejected"}
+"""What the broker's conversations come to."""
 
 
 # --- renegotiation ---

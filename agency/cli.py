@@ -485,16 +485,31 @@ def receipts(state: State = None, as_json: AsJson = False) -> None:
 @app.command()
 def document(
     identifier: Annotated[str, typer.Argument(metavar="ID", help="An application's name, or the id of any document.")],
-    form: Annotated[str, typer.Option(help="xml, yaml or json.")] = "yaml",
+    form: Annotated[str, typer.Option(help="xml, yaml or json; of offers and agreements also wsag.")] = "yaml",
     state: State = None,
 ) -> None:
     """Print a document: an application, offer, agreement, deployment, relocation plan or receipt."""
     from descriptors.documents import Form
 
-    if form not in list(Form):
-        raise typer.BadParameter(f"a document has the forms {', '.join(Form)}", param_hint="--form")
+    forms = [*Form, "wsag"]
+    if form not in forms:
+        raise typer.BadParameter(f"a document has the forms {', '.join(forms)}", param_hint="--form")
     with _client(state, form == Form.JSON) as client:
-        sys.stdout.write(client.text(f"/documents/{identifier}", form=form))
+        text = client.text(f"/documents/{identifier}", form=Form.JSON if form == "wsag" else form)
+    with _explained(as_json=False):
+        sys.stdout.write(_as_wsag(text) if form == "wsag" else text)
+
+
+def _as_wsag(text: str) -> str:
+    """The document in WS-Agreement's form."""
+    from descriptors.documents import load
+    from descriptors.sla import Agreement, Offer
+    from descriptors.standards.wsag import to_wsag
+
+    document = load(text)
+    if not isinstance(document, Offer | Agreement):
+        raise typer.BadParameter(f"WS-Agreement has no {document.tag}", param_hint="--form")
+    return to_wsag(document)
 
 
 @app.command()
@@ -528,6 +543,9 @@ def vendors(
     modules: Annotated[
         bool, typer.Option("--modules", help="All Vendor Modules that are installed; no agency need run.")
     ] = False,
+    templates: Annotated[
+        bool, typer.Option("--templates", help="What each vendor sells and guarantees, and what it negotiates.")
+    ] = False,
     state: State = None,
     as_json: AsJson = False,
 ) -> None:
@@ -542,8 +560,8 @@ def vendors(
         _show(answer, as_json, show.modules)
         return
     with _client(state, as_json) as client:
-        answer = client.get("/vendors")
-    _show(answer, as_json, show.vendors)
+        answer = client.get("/templates" if templates else "/vendors")
+    _show(answer, as_json, show.templates if templates else show.vendors)
 
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The vendor's name.")]

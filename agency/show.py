@@ -168,6 +168,20 @@ def receipts(console: Console, answer: Json) -> None:
         console.print("No receipts: nothing has been relocated yet.")
 
 
+def templates(console: Console, answer: Json) -> None:
+    """What vendors negotiate, and within which bounds."""
+    for each in answer["templates"]:
+        if "problem" in each:
+            console.print(f"[bold]{escape(each['vendor'])}[/]: [red]{escape(each['problem'])}[/]")
+            continue
+        about = f"{', '.join(each['services'])} in {', '.join(each['regions'])}, priced in {each['currency']}"
+        console.print(f"[bold]{escape(each['vendor'])}[/]: {escape(about)}")
+        for words in each["guarantees"]:
+            console.print(f"  guarantees {escape(words)}")
+        for term, words in each["negotiable"].items():
+            console.print(f"  negotiates {term}: {escape(words)}")
+
+
 def vendors(console: Console, answer: Json) -> None:
     """The vendors with the capability matrix, made from the modules' classes."""
     names = [vendor["name"] for vendor in answer["vendors"]]
@@ -237,6 +251,8 @@ def application(console: Console, answer: Json) -> None:
         until = f" until {agreement['expires'][:16].replace('T', ' ')} UTC" if agreement["expires"] else ""
         state = "" if agreement["state"] == "observed" else f" [red]{agreement['state']}[/]"
         console.print(f"  agreement {agreement['id']} with {agreement['provider']}, {price}{until}{state}")
+    for vendor, state in answer["unsettled"].items():
+        console.print(f"  agreement with {vendor} [yellow]{state}[/]")
     for event in answer["history"]:
         console.print(f"  [dim]{event['at'][:19].replace('T', ' ')}[/] {event['kind']}: {escape(event['text'])}")
     table = Table(box=None, padding=(0, 2))

@@ -22,7 +22,7 @@ from descriptors.resources import Reason
 from descriptors.sla import MEASURES, AgreementTemplate, Constraint, CounterOffer, NegotiableTerm, Offer
 
 _MONEY = ("setup", "egress-per-gib", "storage-per-gib-month", "move-egress-per-gib")
-LONGEST_TERM = Decimal(3650)
+LONGEST_TERM = 3650
 """Days."""
 
 
@@ -52,6 +52,8 @@ class Policy(BaseModel):
     """For a minimum term of so many days."""
     volume_discounts: tuple[Discount, ...] = ()
     """For a list price of so much a month."""
+    maximum_days: int | None = Field(default=None, ge=1, le=3660)
+    """Its agreements end by themselves after so many days; None: when a party ends them."""
     limits: Mapping[NegotiableTerm, Quantity] = {}
     """How far it goes with other terms than the price per hour and the minimum term."""
 
@@ -71,7 +73,7 @@ class Policy(BaseModel):
         """What the vendor's template says is open, with what it can deliver; what it would sell for is not told."""
         found = [] if self.floor is None else [Constraint(term="price-per-hour")]
         if self.term_discounts:
-            found.append(Constraint(term="minimum-days", at_most=LONGEST_TERM))
+            found.append(Constraint(term="minimum-days", at_most=Decimal(self.maximum_days or LONGEST_TERM)))
         for term, limit in self.limits.items():
             deliverable = limit if MEASURES[term].more_is_better else None
             quickest = limit if deliverable is None and term not in _MONEY else None
@@ -80,9 +82,13 @@ class Policy(BaseModel):
 
 
 def opening(listed: Offer, policy: Policy) -> Offer:
-    """The first offer: the module's, at the discount for volume. Its id tells it from the module's."""
+    """The first offer: the module's, at the discount for volume, with the policy's end. Its id tells it from the
+    module's."""
     price = _asked(listed, Decimal(listed.price.minimum_days or 0), policy)
-    return revised(listed, {"price-per-hour": price}, id=f"{listed.id}.0")
+    offer = revised(listed, {"price-per-hour": price}, id=f"{listed.id}.0")
+    if policy.maximum_days is None:
+        return offer
+    return offer.model_copy(update={"price": offer.price.model_copy(update={"maximum_days": policy.maximum_days})})
 
 
 def listed_id(offer_id: str) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Literal, Self
 
@@ -99,7 +100,9 @@ class PriceTerms(Element, tag="price"):
     storage_per_gib_month: Money | None = attr(default=None)
     """For every GiB stored beyond what was asked for; None: it cannot grow."""
     minimum_days: int | None = attr(default=None, gt=0, le=3660)
-    """The least time that is paid for; None: by the hour, with no end."""
+    """The least time that is paid for; None: by the hour."""
+    maximum_days: int | None = attr(default=None, gt=0, le=3660)
+    """The agreement ends by itself after so many days; None: when a party ends it."""
 
 
 class MoveTerms(Element, tag="move"):
@@ -352,6 +355,11 @@ TRANSITIONS: Mapping[AgreementState, frozenset[AgreementState]] = {
     "expired": frozenset(),
 }
 """Which states may follow each."""
+
+
+def ends(agreed: datetime, price: PriceTerms) -> datetime | None:
+    """When an agreement on these terms ends by itself; None: it does not."""
+    return None if price.maximum_days is None else agreed + timedelta(days=price.maximum_days)
 
 
 class Agreement(Document, tag="agreement"):

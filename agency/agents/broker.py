@@ -144,7 +144,7 @@ class BrokerAgent(RoleAgent):
             haggling.came_late(message.sender.bare)
         call = await self._workshop.store.find(CallForProposals, message.thread or "")
         if call is not None:
-            text = f"{message.sender.local.removeprefix('vendor-')} answered {call.id} too late"
+            text = f"{addresses.vendor_at(str(message.sender.bare))} answered {call.id} too late"
             await self._workshop.events.happened(call.application, "late", text)
 
 

@@ -23,7 +23,7 @@ from descriptors.cfp import CallForProposals
 from descriptors.documents import digest
 from descriptors.messages import Request
 from descriptors.resources import Reason
-from descriptors.sla import Agreement, AgreementTemplate, CounterOffer, Offer, Refusal
+from descriptors.sla import Agreement, AgreementTemplate, CounterOffer, Offer, Refusal, ends
 from descriptors.trust import Acceptance
 from vendor_modules.capabilities import capabilities
 from vendor_modules.module import VendorModule
@@ -127,7 +127,7 @@ class VendorAgent(RoleAgent):
         if offer.expires <= utc_now():
             raise refuse("expired", f"offer {offer.id} expired at {offer.expires:%H:%M:%S %Z}", "ask for new offers")
         await self._superseded(offer.supersedes)
-        identifier = f"agreement-{offer.id}"
+        identifier, now = f"agreement-{offer.id}", utc_now()
         tied = {"provider": offer.vendor, "agreement": identifier}
         return Agreement(
             id=identifier,
@@ -137,7 +137,8 @@ class VendorAgent(RoleAgent):
             provider=offer.vendor,
             consumer=CONSUMER,
             state="observed",
-            agreed=utc_now(),
+            agreed=now,
+            expires=ends(now, offer.price),
             price=offer.price,
             resources=tuple(resource.model_copy(update=tied) for resource in offer.resources),
             allocations=offer.allocations,

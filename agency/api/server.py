@@ -42,7 +42,7 @@ from descriptors.deployment import Deployment
 from descriptors.documents import DocumentError, Form, dump, load
 from descriptors.negotiation import Mandate, Negotiation
 from descriptors.relocation import RelocationPlan, RelocationReceipt
-from descriptors.sla import Agreement, Offer
+from descriptors.sla import Agreement, AgreementTemplate, Offer
 from vendor_modules import registry
 from vendor_modules.errors import VendorError
 
@@ -87,6 +87,18 @@ def _add_queries(app: FastAPI, agency: Agency) -> None:
     @app.get("/vendors")
     async def vendors() -> dict[str, Any]:
         return await views.vendors(workshop, agency.unusable)
+
+    @app.get("/templates")
+    async def templates() -> dict[str, Any]:
+        return {"templates": await asyncio.gather(*(template(name) for name in workshop.modules))}
+
+    async def template(vendor: str) -> dict[str, Any]:
+        request = messages.Request(action="template", subject=vendor)
+        jid = agency.deployer.link.address(addresses.vendor(vendor))
+        try:
+            return views.template(await ask(agency.deployer, jid, request, AgreementTemplate))
+        except AgencyError as error:
+            return {"vendor": vendor, "problem": error.problem.message}
 
     @app.get("/status")
     async def status() -> dict[str, Any]:

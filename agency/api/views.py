@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from decimal import Decimal
 from typing import Any
 
+from agency.agreements import unsettled
 from agency.api.changes import changes
 from agency.janitor import find_leaks
 from agency.problems import problem_of
@@ -17,7 +18,7 @@ from descriptors.application import Application
 from descriptors.comparison import Comparison, Composition, Criterion, Ranked
 from descriptors.deployment import Deployment
 from descriptors.negotiation import Negotiation
-from descriptors.sla import Agreement, Offer
+from descriptors.sla import Agreement, AgreementTemplate, Offer
 from vendor_modules.capabilities import CAPABILITIES
 from vendor_modules.documentation import about
 from vendor_modules.errors import VendorError
@@ -165,6 +166,19 @@ async def _vendor(name: str, module: VendorModule) -> Json:
     }
 
 
+def template(document: AgreementTemplate) -> Json:
+    """What a vendor sells, guarantees and negotiates, in words."""
+    return {
+        "id": document.id,
+        "vendor": document.vendor,
+        "regions": list(document.regions),
+        "currency": document.currency,
+        "services": [f"{service.kind or ''} {service.type}".strip() for service in document.services],
+        "guarantees": [term.words() for term in document.guarantees],
+        "negotiable": {constraint.term: constraint.words() for constraint in document.constraints},
+    }
+
+
 async def application_status(workshop: Workshop, name: str) -> Json:
     """Where an application stands: its deployment, resources, endpoints, agreements, and what is under way."""
     await workshop.store.get(Application, name)
@@ -193,6 +207,7 @@ async def application_status(workshop: Workshop, name: str) -> Json:
             }
             for a in [*observed, *expired]
         ],
+        "unsettled": await unsettled(workshop, name),
     }
 
 

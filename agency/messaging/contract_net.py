@@ -42,7 +42,7 @@ from descriptors.cfp import CallForProposals
 from descriptors.documents import digest
 from descriptors.messages import Problem
 from descriptors.resources import Reason
-from descriptors.sla import Agreement, Offer, Refusal
+from descriptors.sla import Agreement, Offer, Refusal, ends
 from descriptors.trust import Acceptance, Delegation
 
 Answer = Offer | Refusal | Reason
@@ -545,3 +545,5 @@ def _check_about(agreement: Agreement, offer: Offer) -> None:
         raise NotUnderstood("the agreement is about another offer")
     if any(getattr(agreement, term) != getattr(offer, term) for term in _AGREED):
         raise NotUnderstood("the agreement is on other terms than the offer")
+    if (agreement.supersedes, agreement.expires) != (offer.supersedes, ends(agreement.agreed, offer.price)):
+        raise NotUnderstood("the agreement replaces another one, or ends at another time, than the offer says")

@@ -150,6 +150,15 @@ async def test_renegotiating(api: httpx.AsyncClient, clouds: dict[str, Cloud]) -
     assert (agreement["id"], agreement["state"], agreement["expires"]) == (new["id"], "observed", None)
 
 
+async def test_templates(api: httpx.AsyncClient) -> None:
+    """Each vendor tells what it sells, guarantees and negotiates."""
+    found = {each["vendor"]: each for each in (await api.get("/templates")).json()["templates"]}
+    assert found.keys() == {"alpha", "beta", "cirrus"}
+    assert found["alpha"]["guarantees"] == ["99.9 % availability"]
+    assert "block STORAGE" in found["alpha"]["services"]
+    assert "block STORAGE" not in found["cirrus"]["services"]
+
+
 async def test_names_that_are_none(api: httpx.AsyncClient) -> None:
     """A name that no document could carry is refused as a bad value, not as a fault of ours."""
     for path in ("/applications/%20%01/plan", "/offers/%C3%BC/accept", f"/applications/{'x' * 300}/cancel"):

@@ -241,6 +241,7 @@ prices = built(
     egress_per_gib=money,
     storage_per_gib_month=maybe(money),
     minimum_days=maybe(st.integers(1, 3660)),
+    maximum_days=maybe(st.integers(1, 3660)),
 )
 allocations = built(Allocation, resource=names, size=identifiers, price_per_hour=money)
 _promises = {"egress_per_gib": money, "window_hours": quantities, "downtime_seconds": quantities}

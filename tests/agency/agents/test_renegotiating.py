@@ -7,6 +7,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 
 from agency import agreements
 from agency.agents import addresses
@@ -15,6 +16,7 @@ from agency.messaging.request import ask
 from agency.problems import AgencyError
 from agency.relocation.workshop import Workshop
 from agency.running import _society
+from agency.store.models import ConversationRow
 from agency.store.store import Store
 from agency.strategies import policy
 from descriptors.base import utc_now
@@ -147,6 +149,31 @@ async def test_what_a_crash_left_half_done_is_done(society: Society) -> None:
         await agreements.tend(workshop, utc_now())
         assert await states(store) == {old_id: "terminated", new.id: "observed"}
         assert (await store.get(Deployment, before.id)).agreements == (new.id,)
+
+
+async def test_agreements_end_when_the_offer_said_so(workshop: Workshop, clouds: dict[str, Cloud], dbos: None) -> None:
+    """A vendor whose agreements have an end says so in its offers, and the agreement has it."""
+    workshop.policies["alpha"] = policy({"maximum_days": 30})
+    async with _society(workshop, InProcessLink(), call_seconds=20) as deployer:
+        chosen = (await Society(deployer, workshop, clouds).submit(notebook())).chosen
+        assert chosen is not None
+        assert chosen.price.maximum_days == 30
+        agreement = await Society(deployer, workshop, clouds).request("accept", chosen.id, Agreement)
+        assert agreement.expires == agreement.agreed + timedelta(days=30)
+
+
+async def test_what_is_not_settled_is_told(society: Society) -> None:
+    """An acceptance that was not answered is pending, one that was refused is rejected; others are neither."""
+    chosen = (await society.submit(notebook())).chosen
+    assert chosen is not None
+    store, workshop = society.workshop.store, society.workshop
+    assert await agreements.unsettled(workshop, "notes") == {}
+    for state, shown in (("accepting", "pending"), ("withdrawing", "pending"), ("failed", "rejected")):
+        async with store.transaction() as session:
+            mine = (ConversationRow.role == "initiator", ConversationRow.peer.startswith("vendor-alpha@"))
+            await session.execute(update(ConversationRow).where(*mine).values(state=state))
+        assert await agreements.unsettled(workshop, "notes") == {"alpha": shown}
+        assert await agreements.unsettled(workshop, "other") == {}
 
 
 async def test_an_agreement_expires(society: Society) -> None:
