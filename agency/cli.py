@@ -299,15 +299,11 @@ def accept(
     as_json: AsJson = False,
 ) -> None:
     """Accept an offer: it becomes an agreement."""
+    from agency import show
+
     with _client(state, as_json) as client:
         answer = client.post(f"/offers/{offer}/accept")
-    _show(
-        answer,
-        as_json,
-        lambda console, a: console.print(
-            f"{a['id']} with {a['provider']}: `agency deploy {a['application']}`", markup=False
-        ),
-    )
+    _show(answer, as_json, show.accepted)
 
 
 def _act(application: str, action: str, state: Path | None, as_json: bool) -> None:

@@ -168,6 +168,13 @@ def receipts(console: Console, answer: Json) -> None:
         console.print("No receipts: nothing has been relocated yet.")
 
 
+def accepted(console: Console, answer: Json) -> None:
+    """An agreement, or all of a composition, and what comes next."""
+    old = answer.get("supersedes")
+    then = f"in place of {old['id']}" if old else f"`agency deploy {answer['application']}`"
+    console.print(f"{answer['id']} with {answer['provider']}: {then}", markup=False)
+
+
 def templates(console: Console, answer: Json) -> None:
     """What vendors negotiate, and within which bounds."""
     for each in answer["templates"]:

@@ -82,6 +82,9 @@ class BrokerAgent(RoleAgent):
         try:
             async with self._net.calling(call, names):
                 await haggling.run()
+                async with store.transaction() as session:
+                    for counter in haggling.answered():
+                        await store.put_in(session, counter, id=counter.id, application=call.application)
                 await self._net.stand(call.id, haggling.standing())
             record = haggling.record()
         finally:

@@ -190,6 +190,11 @@ class Haggling:
             if vendor.said is not None and vendor.answer == vendor.said.answer
         }
 
+    def answered(self) -> list[CounterOffer]:
+        """The counter-offers that these offers answer: they are signed with their digests, so proofs need them."""
+        standing = [self._vendors[jid] for jid in self.standing()]
+        return [vendor.counters[-1] for vendor in standing if vendor.counters]
+
     def came_late(self, jid: str) -> None:
         """Note an answer that came after its round."""
         if vendor := self._vendors.get(jid):

@@ -28,7 +28,7 @@ from descriptors.base import Document
 from descriptors.cfp import CallForProposals
 from descriptors.documents import Form, digest, load
 from descriptors.relocation import RelocationPlan, RelocationReceipt
-from descriptors.sla import Agreement, CounterOffer, Offer
+from descriptors.sla import Agreement, CounterOffer, Offer, ends
 from descriptors.trust import Acceptance, Delegation
 
 D = TypeVar("D", bound=Document)
@@ -258,6 +258,8 @@ def _check_agreement(link: Link) -> None:
     agreed = (agreement.price, agreement.allocations, agreement.guarantees, agreement.move, agreement.components)
     offered_terms = (offer.price, offer.allocations, offer.guarantees, offer.move, offer.components)
     _require(agreement, agreed == offered_terms, "differs from its offer")
+    _require(agreement, agreement.supersedes == offer.supersedes, "replaces another agreement than its offer says")
+    _require(agreement, agreement.expires == ends(agreement.agreed, offer.price), "ends at another time than offered")
     _in_time(link, accepted_link, until=accepted.expires)
 
 

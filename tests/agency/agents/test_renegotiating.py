@@ -19,12 +19,13 @@ from agency.running import _society
 from agency.store.models import ConversationRow
 from agency.store.store import Store
 from agency.strategies import policy
+from agency.trust.proof import collect, verify
 from descriptors.base import utc_now
 from descriptors.cfp import CallForProposals
 from descriptors.comparison import Comparison
 from descriptors.deployment import Deployment
 from descriptors.negotiation import Mandate
-from descriptors.sla import Agreement, Offer
+from descriptors.sla import Agreement, CounterOffer, Offer
 from tests.agency.agents.conftest import Society
 from tests.agency.toys import Cloud, notebook
 
@@ -197,7 +198,8 @@ async def test_an_agreement_expires(society: Society) -> None:
 async def test_the_price_of_what_runs_is_haggled_about(
     workshop: Workshop, clouds: dict[str, Cloud], dbos: None
 ) -> None:
-    """A vendor that negotiates comes down for what runs already; the last offer still replaces the same agreement, and
+    """A vendor that negotiates comes down for what runs already; the last offer still replaces the same agreement, what
+    was agreed is proven, with the counter-offer that it answers, and
     nobody gets out of a minimum term."""
     workshop.policies["alpha"] = policy(
         {"strategy": "conceder", "floor": "80", "term_discounts": [{"from": 90, "percent": "5"}]}
@@ -211,5 +213,9 @@ async def test_the_price_of_what_runs_is_haggled_about(
         assert last.price.minimum_days == 90
         new = await society.request("accept", last.id, Agreement)
         assert new.supersedes == agreements.reference(old)
+        proof = await collect(workshop.store, "notes")
+        links = [link.document for link in verify(proof, workshop.site.verifier)]
+        assert [type(link) for link in links].count(CounterOffer) == 1
+        assert {link.id for link in links if isinstance(link, Agreement)} == {old.id, new.id}
         assert (await offered(society, strategy="conceder")).price.minimum_days == 90
         assert (await renegotiated(society, commit_days=1)).chosen is None
