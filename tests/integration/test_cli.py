@@ -206,8 +206,8 @@ def test_refusals_are_clear(lab: Lab, tmp_path: Path) -> None:
     """What cannot be done is refused with status 1, a code, what is the matter, and what to do."""
     book = Guestbook(lab, tmp_path / "book", "refused")
     offers = lab.json("submit", book.descriptor)
-    excluded = next(row["offer"] for row in offers["offers"] if row["vendor"] == "borealis")
-    assert "jurisdiction" in lab.refused("accept", excluded)["message"]
+    excluded = next(row for row in offers["offers"] if row["vendor"] == "borealis")
+    assert "under the law of US" in excluded["excluded_because"][0]["message"]
     assert lab.refused("accept", "offer-0000000000000000")["code"] == "not-found"
     assert lab.refused("deploy", book.name)["code"] == "no-agreement"
     assert lab.refused("status", "nobody")["code"] == "not-found"
