@@ -83,8 +83,21 @@ class ProvisionerAgent(RoleAgent):
             tasks=deployment_tasks(application, _places(application, agreements)),
         )
 
+    def _check_account(self, agreement: Agreement) -> None:
+        """Refuse before anything is begun what is offered at another site and cannot be operated from here."""
+        vendor = agreement.provider
+        if vendor not in self._workshop.modules:
+            raise refuse(
+                "no-account",
+                f"{agreement.application} is agreed upon with {vendor}, and there is no account with {vendor} here",
+                f"add it with `agency vendor add {vendor}`, or end the agreement with "
+                f"`agency destroy {agreement.application}`",
+            )
+
     async def _begin(self, name: str) -> Deployment:
         agreements = await self._agreements(name)
+        for agreement in agreements:
+            self._check_account(agreement)
         deployment = Deployment(
             id=new_id("deployment"),
             application=name,
