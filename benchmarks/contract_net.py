@@ -62,7 +62,7 @@ def _call(application: Application) -> CallForProposals:
     now = utc_now()
     return CallForProposals(
         id=new_id("call"), application=application.name, purpose="deployment", issued=now,
-        reply_by=now + timedelta(seconds=60), resources=application.resources,
+        reply_by=now + timedelta(seconds=20), resources=application.resources,
     )  # fmt: skip
 
 

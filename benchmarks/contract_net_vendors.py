@@ -10,6 +10,7 @@ import gc
 import json
 import resource
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,10 @@ from agency.agents import addresses
 from agency.messaging.agent import RoleAgent
 from agency.messaging.bidding import Participant
 from agency.messaging.conversations import Conversations
+from agency.messaging.links import Link
 from agency.messaging.links.component import component_link
 from agency.running import settle
+from agency.store.store import Store
 from agency.trust.keys import SiteKey, TrustedKeys
 from agency.trust.replays import Replays
 from agency.trust.site import Site
@@ -30,22 +33,28 @@ from benchmarks.contract_net import DOMAINS, Seller
 
 
 async def _agents(told: dict[str, Any]) -> None:
-    site = Site(
-        SiteKey.from_secret(DOMAINS[0], told["site"]), TrustedKeys(map(tuple, told["trusted"])), Replays(), store=None
-    )
-    async with component_link(DOMAINS[0], told["host"], told["port"], SecretStr(told["secret"])) as link:
-        conversations = Conversations()
-        gc.collect()
-        before, started = _resident(), time.perf_counter()
-        agents = [RoleAgent(link.address(addresses.vendor(f"v{number}")), link) for number in range(told["count"])]
-        for number, agent in enumerate(agents):
-            Participant(agent, Seller(f"v{number}", number), site, conversations)
-            await agent.start()
-        _say(seconds=time.perf_counter() - started, bytes=_resident() - before)
-        settle()
-        await _answer_questions()
-        for agent in agents:
-            await agent.stop()
+    with tempfile.TemporaryDirectory() as folder:
+        async with (
+            Store.open(f"sqlite:///{folder}/agency.db") as store,
+            component_link(DOMAINS[0], told["host"], told["port"], SecretStr(told["secret"])) as link,
+        ):
+            trusted = TrustedKeys(map(tuple, told["trusted"]))
+            site = Site(SiteKey.from_secret(DOMAINS[0], told["site"]), trusted, Replays(), store)
+            await _at_work(told["count"], site, Conversations(store), link)
+
+
+async def _at_work(count: int, site: Site, conversations: Conversations, link: Link) -> None:
+    gc.collect()
+    before, started = _resident(), time.perf_counter()
+    agents = [RoleAgent(link.address(addresses.vendor(f"v{number}")), link) for number in range(count)]
+    for number, agent in enumerate(agents):
+        Participant(agent, Seller(f"v{number}", number), site, conversations)
+        await agent.start()
+    _say(seconds=time.perf_counter() - started, bytes=_resident() - before)
+    settle()
+    await _answer_questions()
+    for agent in agents:
+        await agent.stop()
 
 
 async def _bare(told: dict[str, Any]) -> None:

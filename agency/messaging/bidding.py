@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
+from sys import intern
 from typing import Protocol as Interface
 
 from spade.message import Message
@@ -88,7 +89,8 @@ class Participant:
     async def _conversation(self, message: Message, asked: Asked) -> Conversation:
         """The one that the message belongs to. A call is either new or so recent that memory has it; what follows a
         call may come when only the store does."""
-        key = (self._name, str(message.thread), message.sender.bare)
+        # interned: a thousand agents of one process hear of the same conversation, and remember it for a while
+        key = (self._name, intern(str(message.thread)), intern(str(message.sender.bare)))
         found = self._conversations.get(key)
         if found is None and asked.rank > 0:
             kept = (await self._conversations.find(*key[:2])).get(key[2])

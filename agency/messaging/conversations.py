@@ -29,11 +29,12 @@ from agency.store.models import ConversationRow
 from agency.store.store import Store
 from descriptors.base import Document, utc_now
 
-REPEAT_AFTER = 2.0
-"""Seconds without an answer after which something is said again; then twice as many, and so on."""
+REPEAT_AFTER = 5.0
+"""Seconds without an answer after which something is said again; then twice as many, and so on. Not sooner: a thousand
+vendors on a busy machine take that long, and what is said twice to all of them makes them no faster."""
 LONGEST_PAUSE = 60.0
 """Seconds between two times at most."""
-GRACE = timedelta(seconds=30)
+GRACE = timedelta(seconds=10)
 """How long after its deadline a conversation is still remembered: messages come late, and clocks differ."""
 
 Role = Literal["initiator", "participant"]
