@@ -13,7 +13,7 @@ demo: $(VENV)/.installed
 	$(BIN)/agency demo
 
 test: $(VENV)/.installed-dev
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadgroup
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check

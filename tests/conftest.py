@@ -12,11 +12,18 @@ from collections.abc import Generator
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.labs.sharing import keep_together
 from tests.labs.xmpp import _ejabberd, _prosody, _two_sites, ejabberd, prosody, two_sites, xmpp_server  # noqa: F401 - fixtures for all
 
 settings.register_profile("dev", max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("ci", max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Each lab is for one worker; ``make test`` has several."""
+    keep_together(items)
 
 
 @pytest.hookimpl(wrapper=True)
