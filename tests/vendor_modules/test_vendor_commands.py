@@ -51,6 +51,7 @@ async def test_checking_the_testbed_needs_nothing() -> None:
     """`agency vendor check testbed` brings its own cloud, fails no check, and reports each as JSON."""
     status, out, err = await agency("vendor", "check", "testbed", "--json")
     report = json.loads(out)
+    assert "checks" in report, out
     assert [check for check in report["checks"] if check["outcome"] == "failed"] == [], err
     assert status == 0
     assert len(report["checks"]) >= 50
