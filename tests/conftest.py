@@ -7,6 +7,7 @@ machine is missing into a failure; without it, pytest's closing summary says wha
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Generator
 
 import pytest
@@ -18,6 +19,14 @@ from tests.labs.xmpp import _ejabberd, _prosody, _two_sites, ejabberd, prosody, 
 settings.register_profile("dev", max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("ci", max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """The user's own state directory is no test's affair."""
+    place = tempfile.TemporaryDirectory(prefix="agency-tests-state-")
+    config.add_cleanup(place.cleanup)
+    os.environ["XDG_STATE_HOME"] = place.name
+    os.environ.pop("AGENCY_STATE", None)
 
 
 @pytest.hookimpl(tryfirst=True)
