@@ -85,6 +85,11 @@ def test_only_who_could_serve_a_call_is_asked(wanted: CallForProposals, code: st
     assert unable(unknown, search_for(wanted)) is None
 
 
+def alpine(**changes: object) -> Registration:
+    """The same, under a lease that begins now."""
+    return ALPINE.model_copy(update={"until": utc_now() + timedelta(minutes=1), **changes})
+
+
 @pytest.fixture
 async def directory(link: InProcessLink, site: Site) -> DirectoryAgent:
     """The directory of the site ``test``, which trusts the site ``abroad``."""
@@ -99,14 +104,14 @@ async def directory(link: InProcessLink, site: Site) -> DirectoryAgent:
 
 async def test_an_agent_registers_itself_and_nobody_else(directory: DirectoryAgent, hire: Hire) -> None:
     """A registration in another agent's name is refused, and so is one from another site."""
-    alpine = await hire("vendor-alpine")
-    await ask(alpine, "directory@test", ALPINE, Registration)
-    assert [each.vendor for each in directory.known.alive(NOW)] == ["alpine"]
+    agent = await hire("vendor-alpine")
+    await ask(agent, "directory@test", alpine(), Registration)
+    assert [each.vendor for each in directory.known.alive(utc_now())] == ["alpine"]
     mallory = await hire("mallory")
     with pytest.raises(AgencyError) as refused:
-        await ask(mallory, "directory@test", ALPINE.model_copy(update={"until": NOW}), Registration)
+        await ask(mallory, "directory@test", alpine(until=utc_now()), Registration)
     assert refused.value.problem.code == "not-allowed"
-    assert [each.vendor for each in directory.known.alive(NOW)] == ["alpine"]
+    assert [each.vendor for each in directory.known.alive(utc_now())] == ["alpine"]
 
 
 async def test_sites_that_are_trusted_are_searched(directory: DirectoryAgent, link: InProcessLink, site: Site) -> None:
@@ -118,11 +123,11 @@ async def test_sites_that_are_trusted_are_searched(directory: DirectoryAgent, li
         Site(home, TrustedKeys([("abroad", home.public), ("test", site.key.public)]), Replays(), site._store),
     )  # fmt: skip
     await theirs.start()
-    fjord = ALPINE.model_copy(update={"vendor": "fjord", "agent": "vendor-fjord@abroad"})
-    theirs.known.register(fjord, NOW)
-    theirs.known.register(ALPINE.model_copy(update={"vendor": "trick", "agent": "vendor-trick@elsewhere"}), NOW)
-    theirs.known.register(ALPINE.model_copy(update={"agent": "vendor-alpine@abroad"}), NOW)
-    directory.known.register(ALPINE, NOW)
+    fjord = alpine(vendor="fjord", agent="vendor-fjord@abroad")
+    theirs.known.register(fjord, utc_now())
+    theirs.known.register(alpine(vendor="trick", agent="vendor-trick@elsewhere"), utc_now())
+    theirs.known.register(alpine(agent="vendor-alpine@abroad"), utc_now())
+    directory.known.register(alpine(), utc_now())
     found = await directory.find(call())
     assert found.agents == {"alpine": "vendor-alpine@test", "fjord": "vendor-fjord@abroad"}
     stranger = RoleAgent("directory@nowhere", link)
@@ -134,5 +139,5 @@ async def test_sites_that_are_trusted_are_searched(directory: DirectoryAgent, li
 
 async def test_a_site_that_is_away_holds_nobody_up(directory: DirectoryAgent) -> None:
     """A trusted site whose directory cannot be reached is left out."""
-    directory.known.register(ALPINE, NOW)
+    directory.known.register(alpine(), utc_now())
     assert (await directory.find(call())).agents == {"alpine": "vendor-alpine@test"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,13 @@ from vendor_modules.services.credentials import (
 )
 
 KEY = bytes(range(32))
+
+
+@pytest.fixture(autouse=True)
+def _forgotten() -> Iterator[None]:
+    """What is hidden here are words that other tests' messages have in them."""
+    yield
+    logs.forget_hidden()
 
 
 @pytest.fixture
