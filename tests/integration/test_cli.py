@@ -207,7 +207,7 @@ def test_refusals_are_clear(lab: Lab, tmp_path: Path) -> None:
     book = Guestbook(lab, tmp_path / "book", "refused")
     offers = lab.json("submit", book.descriptor)
     excluded = next(row for row in offers["offers"] if row["vendor"] == "borealis")
-    assert "under the law of US" in excluded["excluded_because"][0]["message"]
+    assert excluded["excluded_because"][0]["code"] == "other-jurisdiction"
     assert lab.refused("accept", "offer-0000000000000000")["code"] == "not-found"
     assert lab.refused("deploy", book.name)["code"] == "no-agreement"
     assert lab.refused("status", "nobody")["code"] == "not-found"
