@@ -1,0 +1,61 @@
+"""The two ends of a transfer: where content is read and where it is written; made in :mod:`agency.transfer.formats`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from agency.transfer.manifest import Manifest
+
+BLOCK = 64 * 1024
+"""Bytes that have one digest."""
+UNIT = 1024 * 1024
+"""Bytes that are read, sent and written at once."""
+
+
+class Source(Protocol):
+    """Content that is read. Everything blocks, and may be called from several threads at once."""
+
+    size: int
+    """Bytes, holes included."""
+
+    def extents(self) -> Iterator[tuple[int, int]]:
+        """Where there may be something else than zeros: offsets and lengths, in order, not overlapping."""
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Exactly the bytes from there; offsets are multiples of :data:`UNIT`. Threads of a sequential source wait for
+        their turn: each unit of :meth:`extents` is read once, and the units are asked for in order."""
+
+    def check_unchanged(self) -> None:
+        """Refuse (``source-changed``) if the content is not any more what it was when it was opened."""
+
+    def close(self) -> None:
+        """Let go of it."""
+
+
+class Sink(Protocol):
+    """Content that is written. Everything blocks, and may be called from several threads at once."""
+
+    size: int
+    """Bytes that the content will have."""
+    blank: bool
+    """Whether all that was not written reads as zeros."""
+
+    def known(self) -> Manifest | None:
+        """What is there from before, by place; None if nothing is known. Hashed where only the bytes can tell."""
+
+    def write(self, offset: int, data: bytes | memoryview) -> None:
+        """Put it there. A sequential sink makes threads wait for their turn."""
+
+    def zero(self, offset: int, length: int) -> None:
+        """Make it read as zeros there, and take no room where that can be."""
+
+    def read(self, offset: int, length: int) -> bytes:
+        """What was written there in this transfer, or is known from before."""
+
+    def finish(self, manifest: Manifest) -> None:
+        """The content is complete: make it durable, then its manifest, then give it its name."""
+
+    def leave(self, manifest: Manifest | None) -> None:
+        """The transfer ended early: keep what is there for the next attempt, with what is known of it for certain."""
