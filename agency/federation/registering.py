@@ -18,21 +18,24 @@ RENEW_AFTER = LEASE.total_seconds() / 3
 """Seconds between two registrations."""
 RETRY_AFTER = 2.0
 """Seconds after which an agent that could not register tries again."""
+DESCRIBED_WITHIN = 2.0
+"""Seconds in which a vendor says what it sells; who takes longer is found without that meanwhile."""
 
 
 async def stay_registered(agent: RoleAgent, directory: str, module: VendorModule) -> None:
-    """Keep the agent registered with the directory (JID), until this is cancelled.
-
-    The first registration is made at once; what the vendor sells is told when the vendor has answered.
-    """
+    """Keep the agent registered with the directory (JID), with what the vendor sells, until this is cancelled."""
     described: Catalogue | None = None
     while True:
+        asking = asyncio.create_task(_catalogue(agent, module))
+        try:
+            await asyncio.wait({asking}, timeout=DESCRIBED_WITHIN)
+            if not asking.done():
+                await _register(agent, directory, _registration(agent, module, described))
+            described = await asking or described
+        finally:
+            asking.cancel()
         registered = await _register(agent, directory, _registration(agent, module, described))
-        if described is not None:
-            await asyncio.sleep(RENEW_AFTER if registered else RETRY_AFTER)
-        described = await _catalogue(agent, module) or described
-        if described is None:
-            await asyncio.sleep(RENEW_AFTER if registered else RETRY_AFTER)
+        await asyncio.sleep(RENEW_AFTER if registered else RETRY_AFTER)
 
 
 async def _register(agent: RoleAgent, directory: str, registration: Registration) -> bool:

@@ -209,7 +209,7 @@ def test_refusals_are_clear(lab: Lab, tmp_path: Path) -> None:
     excluded = next(row for row in offers["offers"] if row["vendor"] == "borealis")
     reason = excluded["excluded_because"][0]
     assert reason["code"] == "other-jurisdiction"
-    assert reason["message"].endswith("US, where EU is required")  # whether it was asked, or known not to serve
+    assert reason["message"] == "was not asked: it is under the law of US, where EU is required"
     assert lab.refused("accept", "offer-0000000000000000")["code"] == "not-found"
     assert lab.refused("deploy", book.name)["code"] == "no-agreement"
     assert lab.refused("status", "nobody")["code"] == "not-found"
