@@ -8,11 +8,9 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
-import resource
 import sys
 import tempfile
 import time
-from pathlib import Path
 from typing import Any
 
 from pydantic import SecretStr
@@ -29,7 +27,9 @@ from agency.trust.keys import SiteKey, TrustedKeys
 from agency.trust.replays import Replays
 from agency.trust.site import Site
 from benchmarks.bare import BareComponent, SigningVendors, vendor_keys
-from benchmarks.contract_net import DOMAINS, Seller
+from benchmarks.processes import resident, say
+from benchmarks.sellers import Seller
+from benchmarks.servers import DOMAINS
 
 
 async def _agents(told: dict[str, Any]) -> None:
@@ -45,12 +45,12 @@ async def _agents(told: dict[str, Any]) -> None:
 
 async def _at_work(count: int, site: Site, conversations: Conversations, link: Link) -> None:
     gc.collect()
-    before, started = _resident(), time.perf_counter()
+    before, started = resident(), time.perf_counter()
     agents = [RoleAgent(link.address(addresses.vendor(f"v{number}")), link) for number in range(count)]
     for number, agent in enumerate(agents):
         Participant(agent, Seller(f"v{number}", number), site, conversations)
         await agent.start()
-    _say(seconds=time.perf_counter() - started, bytes=_resident() - before)
+    say(seconds=time.perf_counter() - started, bytes=resident() - before)
     settle()
     await _answer_questions()
     for agent in agents:
@@ -60,22 +60,13 @@ async def _at_work(count: int, site: Site, conversations: Conversations, link: L
 async def _bare(told: dict[str, Any]) -> None:
     async with BareComponent(DOMAINS[2], told["secret"], told["host"], told["port"]) as component:
         SigningVendors(component, vendor_keys(told["count"], DOMAINS[2]), told["answer"])
-        _say()
+        say()
         await _answer_questions()
 
 
 async def _answer_questions() -> None:
     while await asyncio.to_thread(sys.stdin.readline):
-        _say(resident=_resident())
-
-
-def _resident() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
-
-
-def _say(**what: float) -> None:
-    sys.stdout.write(json.dumps(what) + "\n")
-    sys.stdout.flush()
+        say(resident=resident())
 
 
 if __name__ == "__main__":
