@@ -41,6 +41,8 @@ class Sink(Protocol):
     """Bytes that the content will have."""
     blank: bool
     """Whether all that was not written reads as zeros."""
+    readable: bool
+    """Whether :meth:`read` can be called. What was written to a stream is gone: nothing may be sent to it as a copy."""
 
     def known(self) -> Manifest | None:
         """What is there from before, by place; None if nothing is known. Hashed where only the bytes can tell."""
