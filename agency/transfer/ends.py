@@ -19,13 +19,16 @@ class Source(Protocol):
 
     size: int
     """Bytes, holes included."""
+    sequential: bool
+    """Whether it can only be read in order: then units are asked for one at a time, in order, each of
+    :meth:`extents` once."""
 
     def extents(self) -> Iterator[tuple[int, int]]:
         """Where there may be something else than zeros: offsets and lengths, in order, not overlapping."""
 
     def read(self, offset: int, length: int) -> bytes:
-        """Exactly the bytes from there; offsets are multiples of :data:`UNIT`. Threads of a sequential source wait for
-        their turn: each unit of :meth:`extents` is read once, and the units are asked for in order."""
+        """Exactly the bytes from there: one unit, the content's last one may be shorter. Offsets are multiples of
+        :data:`UNIT`, also where an extent begins within one."""
 
     def check_unchanged(self) -> None:
         """Refuse (``source-changed``) if the content is not any more what it was when it was opened."""
@@ -43,21 +46,24 @@ class Sink(Protocol):
     """Whether all that was not written reads as zeros."""
     readable: bool
     """Whether :meth:`read` can be called. What was written to a stream is gone: nothing may be sent to it as a copy."""
+    sequential: bool
+    """Whether it can only be written in order: then each byte is written, or zeroed, once, in order and one call at a
+    time, and nothing is known of it from before."""
 
     def known(self) -> Manifest | None:
         """What is there from before, by place; None if nothing is known. Hashed where only the bytes can tell."""
 
     def write(self, offset: int, data: bytes | memoryview) -> None:
-        """Put it there. A sequential sink makes threads wait for their turn."""
+        """Put it there: blocks in a row, of one unit."""
 
     def zero(self, offset: int, length: int) -> None:
         """Make it read as zeros there, and take no room where that can be."""
 
     def read(self, offset: int, length: int) -> bytes:
-        """What was written there in this transfer, or is known from before."""
+        """A block that was written there in this transfer, or is known from before."""
 
     def finish(self, manifest: Manifest) -> None:
-        """The content is complete: make it durable, then its manifest, then give it its name."""
+        """The content is complete: make it durable, give it its name, then save its manifest."""
 
     def leave(self, manifest: Manifest | None) -> None:
         """The transfer ended early: keep what is there for the next attempt, with what is known of it for certain."""
