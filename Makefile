@@ -12,8 +12,9 @@ LIBVIRT := $(shell pkg-config --exists libvirt 2>/dev/null && command -v gcc >/d
 demo: $(VENV)/.installed
 	$(BIN)/agency demo
 
+# four workers on whatever machine: most tests wait for a server, or for the pause before a retry
 test: $(VENV)/.installed-dev
-	$(BIN)/pytest -n 2 --dist loadgroup
+	$(BIN)/pytest -n 4 --dist loadgroup
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check

@@ -13,7 +13,7 @@ import pytest
 
 
 def keep_together(items: Sequence[pytest.Item]) -> None:
-    """Mark the tests that share something with ``xdist_group``, which ``pytest -n 2 --dist loadgroup`` follows."""
+    """Mark the tests that share something with ``xdist_group``, which ``pytest -n 4 --dist loadgroup`` follows."""
     joined: dict[str, str] = {}
 
     def group(lab: str) -> str:
