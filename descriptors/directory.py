@@ -26,6 +26,8 @@ class Registration(Document, tag="registration"):
     agent: AgentAddress = attr()
     until: Moment = attr()
     """The end of the lease; in the past: the agent leaves."""
+    gone: Moment | None = attr(default=None)
+    """Since when the directory knows that the agent is not there; None: it is there."""
     currency: Currency | None = attr(default=None)
     price_from: Money | None = attr(default=None)
     """What its cheapest machine costs an hour, at list price; the dearest: ``price_to``."""

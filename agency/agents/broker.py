@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 
 from spade.message import Message
 
@@ -67,10 +68,7 @@ class BrokerAgent(RoleAgent):
         async with self._net.calling(call, vendors):
             heard = await self._net.ask(call.id, dict.fromkeys(vendors, call), call.reply_by)
             await self._net.stand(call.id, heard)
-        for jid, each in heard.items():
-            if isinstance(each.answer, Reason) and each.answer.code == "no-such-agent":
-                self._directory.known.gone(jid)
-        return found.unable | {vendors[jid]: each.answer for jid, each in heard.items()}
+        return found.unable | self._noted(vendors, {vendors[jid]: each.answer for jid, each in heard.items()})
 
     async def negotiate(self, mandate: Mandate) -> Comparison:
         """Negotiate about a call that is in the store, keep the timeline, and weigh the last offers."""
@@ -90,7 +88,15 @@ class BrokerAgent(RoleAgent):
         finally:
             del self._haggling[call.id]
         await store.put(record, id=call.id, application=call.application)
-        return compare(call, found.unable | haggling.answers(), utc_now(), records=await records(store))
+        answers = found.unable | self._noted(names, haggling.answers())
+        return compare(call, answers, utc_now(), records=await records(store))
+
+    def _noted(self, vendors: Mapping[str, str], answers: dict[str, Answer]) -> dict[str, Answer]:
+        """The answers, by the vendors' names; the directory is told who cannot be reached (``vendors`` by JID)."""
+        for jid, name in vendors.items():
+            if isinstance(answer := answers.get(name), Reason) and answer.code == "no-such-agent":
+                self._directory.known.gone(jid, utc_now())
+        return answers
 
     async def accept(self, request: Request) -> Agreement:
         """Accept an offer on the deployer's behalf."""

@@ -1,8 +1,11 @@
 """The directory: which Vendor Agents there are, what they serve, and who is alive (FIPA's DF, SC00023K).
 
-Vendor Agents register with the directory of their site, and again before their lease ends: who does not is gone. The
-directories of sites that trust each other answer each other's searches; whom they name is believed to be an agent of
-theirs, and no more: what it offers, it signs.
+Vendor Agents register with the directory of their site, and again before their lease ends: who does not is gone. So is
+who says so, or whose server says so, by presence (RFC 6121), and to whom no message can be brought; until it registers
+again or announces itself. Nobody asks who is gone, or waits for it.
+
+The directories of sites that trust each other answer each other's searches; whom they name is believed to be an agent
+of theirs, and no more: what it offers, it signs.
 """
 
 from __future__ import annotations
@@ -57,7 +60,7 @@ class Directory:
         self._changed = asyncio.Event()
 
     def register(self, registration: Registration, now: datetime) -> None:
-        """Take an agent in, in place of what it said before; one whose lease has ended leaves."""
+        """Take an agent in, in place of what it said before: it is there. One whose lease has ended leaves."""
         if registration.until <= now:
             self._registered.pop(registration.agent, None)
             return
@@ -65,22 +68,37 @@ class Directory:
             self._registered = {each.agent: each for each in self.alive(now)}
         if registration.agent in self._registered or len(self._registered) < MOST_AGENTS:
             until = min(registration.until, now + LONGEST_LEASE)
-            self._registered[registration.agent] = registration.model_copy(update={"until": until})
+            granted = registration.model_copy(update={"until": until, "gone": None})
+            self._registered[registration.agent] = granted
             self._changed.set()
 
     async def has_all(self, vendors: Iterable[str]) -> None:
         """Wait until agents of all these vendors have registered."""
-        while not set(vendors) <= {each.vendor for each in self._registered.values()}:
+        while not set(vendors) <= {each.vendor for each in self._registered.values() if each.gone is None}:
             self._changed.clear()
             await self._changed.wait()
 
-    def gone(self, agent: str) -> None:
-        """The agent was found to be unreachable: it is not asked again before it registers again."""
-        if self._registered.pop(agent, None):
-            log.info("vendor agent is gone", agent=agent)
+    def gone(self, agent: str, now: datetime) -> None:
+        """The agent is there no more, or cannot be reached."""
+        self._mark(agent, now)
+
+    def back(self, agent: str) -> None:
+        """The agent is there again, and serves what it served before."""
+        self._mark(agent, None)
+
+    def _mark(self, agent: str, gone: datetime | None) -> None:
+        known = self._registered.get(agent)
+        if known is not None and (known.gone is None) != (gone is None):
+            self._registered[agent] = known.model_copy(update={"gone": gone})
+            log.info("vendor agent is gone" if gone else "vendor agent is back", agent=agent)
+            self._changed.set()
 
     def alive(self, now: datetime) -> list[Registration]:
-        """All whose lease has not ended, by name."""
+        """All who are there and whose lease has not ended, by name."""
+        return [each for each in self.all(now) if each.gone is None]
+
+    def all(self, now: datetime) -> list[Registration]:
+        """All whose lease has not ended, those who are gone, too, by name."""
         found = (each for each in self._registered.values() if each.until > now)
         return sorted(found, key=lambda each: (each.vendor, each.agent))
 
@@ -113,6 +131,13 @@ class DirectoryAgent(RoleAgent):
             return not isinstance(content, Registration) or content.agent == sender.bare
         return isinstance(content, Search) and sender.local == self.jid.local and self._site.knows(sender)
 
+    def saw(self, whom: JID, *, there: bool) -> None:
+        """Take note of who is there and who is not."""
+        if there:
+            self.known.back(whom.bare)
+        else:
+            self.known.gone(whom.bare, utc_now())
+
     async def register(self, registration: Registration) -> Registration:
         """Take the registration; the answer is what was made of it."""
         self.known.register(registration, utc_now())
@@ -132,6 +157,9 @@ class DirectoryAgent(RoleAgent):
             self._sort(registration, search, found)
         for registration in await self._elsewhere(search):
             self._sort(registration, search, found)
+        for registration in self.known.all(utc_now()):
+            if registration.gone and registration.vendor not in found.agents:
+                found.unable.setdefault(registration.vendor, _gone(registration.gone))
         return found
 
     def _sort(self, registration: Registration, search: Search, found: Found) -> None:
@@ -161,3 +189,7 @@ class DirectoryAgent(RoleAgent):
         self._peers = {key: peer for key, peer in self._peers.items() if peer.when > utc_now() - REMEMBERED}
         self._peers[site, search] = _Peer(utc_now(), theirs)
         return theirs
+
+
+def _gone(since: datetime) -> Reason:
+    return Reason(code="away", message=f"was not asked: its agent is gone since {since:%H:%M:%S %Z}")

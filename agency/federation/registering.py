@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 
 from agency.federation.directory import LEASE
 from agency.messaging.agent import RoleAgent
 from agency.messaging.request import ask
 from agency.problems import AgencyError, problem_of
-from descriptors.base import utc_now
+from descriptors.base import new_id, utc_now
 from descriptors.directory import Registration, Service
 from vendor_modules.capabilities import capabilities
 from vendor_modules.module import VendorModule
@@ -23,23 +24,39 @@ DESCRIBED_WITHIN = 2.0
 
 
 async def stay_registered(agent: RoleAgent, directory: str, module: VendorModule) -> None:
-    """Keep the agent registered with the directory (JID), with what the vendor sells, until this is cancelled."""
+    """Keep the agent registered with the directory (JID), with what the vendor sells, until this is cancelled.
+
+    The agent announces itself there, so that the directory learns when it is gone; anew when its link was lost.
+    """
     described: Catalogue | None = None
-    while True:
-        asking = asyncio.create_task(_catalogue(agent, module))
-        try:
-            await asyncio.wait({asking}, timeout=DESCRIBED_WITHIN)
-            if not asking.done():
-                await _register(agent, directory, _registration(agent, module, described))
-            described = await asking or described
-        finally:
-            asking.cancel()
-        registered = await _register(agent, directory, _registration(agent, module, described))
-        await asyncio.sleep(RENEW_AFTER if registered else RETRY_AFTER)
+    lost = asyncio.Event()
+    with agent.listening(new_id("talk"), lambda _: None, lost.set):
+        while True:
+            lost.clear()
+            described = await _described(agent, directory, module, described)
+            registered = await _register(agent, directory, _registration(agent, module, described))
+            with suppress(TimeoutError):
+                async with asyncio.timeout(RENEW_AFTER if registered else RETRY_AFTER):
+                    await lost.wait()
+
+
+async def _described(
+    agent: RoleAgent, directory: str, module: VendorModule, before: Catalogue | None
+) -> Catalogue | None:
+    """What the vendor sells, as far as it says. Who takes long registers with what was known before, meanwhile."""
+    asking = asyncio.create_task(_catalogue(agent, module))
+    try:
+        await asyncio.wait({asking}, timeout=DESCRIBED_WITHIN)
+        if not asking.done():
+            await _register(agent, directory, _registration(agent, module, before))
+        return await asking or before
+    finally:
+        asking.cancel()
 
 
 async def _register(agent: RoleAgent, directory: str, registration: Registration) -> bool:
     try:
+        await agent.link.announce(agent, directory)
         await ask(agent, directory, registration, Registration)
     except AgencyError as error:
         agent.log.warning("not registered", directory=directory, error=str(error))

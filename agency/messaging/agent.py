@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import structlog
+from slixmpp import JID
 from spade.agent import Agent
 from spade.container import Container
 from spade.message import Message
@@ -114,6 +115,9 @@ class RoleAgent(Agent):
             for _, again in tuple(listeners):
                 if again is not None:
                     self._invoke(again)
+
+    def saw(self, whom: JID, *, there: bool) -> None:
+        """Learn that an agent that has announced itself is there, or is there no more; who watches, overrides this."""
 
     def submit(self, coro: Job) -> asyncio.Task[None]:
         """SPADE's way to start a behaviour: a job like any other."""

@@ -588,6 +588,7 @@ registrations = st.builds(
     vendor=names,
     agent=st.from_regex(r"[a-z0-9._-]{1,100}@[a-z0-9.-]{1,150}", fullmatch=True),
     until=moments,
+    gone=st.none() | moments,
     currency=st.none() | currencies,
     price_from=st.none() | money,
     price_to=st.none() | money,

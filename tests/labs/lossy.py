@@ -28,6 +28,9 @@ class LossyLink:
         """See :class:`~agency.messaging.links.Link`."""
         self._agents.pop(agent.jid.bare, None)
 
+    async def announce(self, agent: Resident, to: str) -> None:
+        """See :class:`~agency.messaging.links.Link`. Nobody is told."""
+
     async def send(self, message: Message) -> None:
         """See :class:`~agency.messaging.links.Link`. Whoever sends never learns what became of it."""
         if self.healed:

@@ -22,6 +22,9 @@ class Resident(Protocol):
     def reconnected(self) -> None:
         """Learn that the way to others was lost and is there again: what was under way may not have arrived."""
 
+    def saw(self, whom: JID, *, there: bool) -> None:
+        """Learn that an agent, which has announced itself to this one, is there, or is there no more."""
+
 
 class Link(Protocol):
     """A way for agents to reach each other."""
@@ -33,7 +36,11 @@ class Link(Protocol):
         """Make the agent reachable under its JID; :class:`~agency.problems.AgencyError` if it cannot be."""
 
     async def disconnect(self, agent: Resident) -> None:
-        """Make the agent unreachable."""
+        """Make the agent unreachable; whom it has announced itself to learns of it."""
+
+    async def announce(self, agent: Resident, to: str) -> None:
+        """Tell ``to`` (JID) that the agent is there: directed presence (RFC 6121, 4.6). It will be told when the agent
+        is there no more, by the server if nobody else can. :class:`~agency.problems.AgencyError` as of :meth:`send`."""
 
     async def send(self, message: Message) -> None:
         """Send the message on its way; :class:`~agency.problems.AgencyError` if it is known that it cannot arrive.

@@ -28,7 +28,15 @@ from slixmpp.xmlstream.matcher import MatchXPath
 from spade.message import Message
 
 from agency.messaging.links import Resident, unreachable
-from agency.messaging.links.stanzas import FROM_CLIENT, Element, bounced, message_from, short_name, written
+from agency.messaging.links.stanzas import (
+    FROM_CLIENT,
+    Element,
+    bounced,
+    is_there,
+    message_from,
+    short_name,
+    written,
+)
 from agency.messaging.names import ACL
 from agency.problems import AgencyError, refuse
 
@@ -99,12 +107,19 @@ class ClientLink:
         if session is not None:
             await session.close()
 
+    async def announce(self, agent: Resident, to: str) -> None:
+        """See :class:`~agency.messaging.links.Link`. The server remembers whom to tell when the session ends."""
+        self._session(agent.jid).announce(to)
+
     async def send(self, message: Message) -> None:
         """See :class:`~agency.messaging.links.Link`."""
-        session = self._sessions.get(message.sender.bare)
+        await self._session(message.sender).send(message)
+
+    def _session(self, jid: JID) -> _Session:
+        session = self._sessions.get(jid.bare)
         if session is None:
-            raise unreachable(self._domain, f"{message.sender} is not connected")
-        await session.send(message)
+            raise unreachable(self._domain, f"{jid} is not connected")
+        return session
 
     async def close(self) -> None:
         """End all sessions that are left."""
@@ -119,7 +134,7 @@ class _Session:
     def __init__(self, agent: Resident, server: tuple[str, int], context: ssl.SSLContext, password: SecretStr) -> None:
         self._agent = agent
         self._server = server
-        self._client = _Client(JID(f"{agent.jid.bare}/{_RESOURCE}"), password, context, self._take)
+        self._client = _Client(JID(f"{agent.jid.bare}/{_RESOURCE}"), password, context, self._take, self._see)
         self._keeping: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
@@ -140,11 +155,19 @@ class _Session:
 
     async def send(self, message: Message) -> None:
         """Send over the session; waits while the server does not take what is written."""
-        if not self._client.up:
-            raise unreachable(self._agent.jid.bare, "the connection is lost, and not yet there again")
+        self._check_up()
         stanza = written(message, FROM_CLIENT).replace("<message ", "<message xmlns='jabber:client' ", 1)
         self._client.Message(xml=ET.fromstring(stanza)).send()  # noqa: S314 - what we have just written ourselves
         await self._client.room.wait()
+
+    def announce(self, to: str) -> None:
+        """Send presence to somebody."""
+        self._check_up()
+        self._client.send_presence(pto=to)
+
+    def _check_up(self) -> None:
+        if not self._client.up:
+            raise unreachable(self._agent.jid.bare, "the connection is lost, and not yet there again")
 
     async def _keep_connected(self) -> None:
         while True:
@@ -178,6 +201,12 @@ class _Session:
         except Exception as error:
             log.error("stanza not used", sender=str(stanza["from"]), exc_info=error)
 
+    def _see(self, stanza: Any) -> None:
+        """Tell the agent who is there, or is not."""
+        there = is_there(_element(stanza.xml))
+        if there is not None and stanza["from"].bare != self._agent.jid.bare:
+            self._agent.saw(stanza["from"], there=there)
+
 
 def _element(xml: ET.Element) -> Element:
     element = Element(short_name(xml.tag.removeprefix("{").replace("}", " ", 1)), dict(xml.attrib))
@@ -189,7 +218,14 @@ def _element(xml: ET.Element) -> Element:
 class _Client(ClientXMPP):
     """slixmpp's client, as we need it: strict at the start, and with no will of its own afterwards."""
 
-    def __init__(self, jid: JID, password: SecretStr, context: ssl.SSLContext, take: Callable[[Any], None]) -> None:
+    def __init__(
+        self,
+        jid: JID,
+        password: SecretStr,
+        context: ssl.SSLContext,
+        take: Callable[[Any], None],
+        see: Callable[[Any], None],
+    ) -> None:
         super().__init__(
             jid,
             password.get_secret_value(),
@@ -208,6 +244,7 @@ class _Client(ClientXMPP):
         self["xep_0030"].add_identity(category="client", itype="bot", name="")
         self["xep_0030"].add_feature(ACL)
         self.register_handler(Callback("messages", MatchXPath("{jabber:client}message"), take))
+        self.register_handler(Callback("presence", MatchXPath("{jabber:client}presence"), see))
         self.add_event_handler("session_start", lambda _: self._proven() and self.send_presence())
         self.add_event_handler("presence_available", self._announced)
         self.add_event_handler("session_resumed", self._resumed)

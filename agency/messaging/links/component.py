@@ -39,7 +39,10 @@ from agency.messaging.links.stanzas import (
     answer_to,
     attribute,
     bounced,
+    is_there,
+    jid,
     message_from,
+    presence,
     refusal_of,
     written,
 )
@@ -97,6 +100,7 @@ class ComponentLink:
         self._server = host, port
         self._secret = secret
         self._agents: dict[str, Resident] = {}
+        self._announced: dict[str, set[str]] = {}
         self._queries: dict[str, tuple[str, asyncio.Future[Element]]] = {}
         self._numbers = count()
         self._stream: _Stream | None = None
@@ -116,6 +120,15 @@ class ComponentLink:
     async def disconnect(self, agent: Resident) -> None:
         """See :class:`~agency.messaging.links.Link`."""
         self._agents.pop(agent.jid.bare, None)
+        for to in self._announced.pop(agent.jid.bare, ()):
+            with suppress(AgencyError):  # who is not told now finds out: what is sent to the agent comes back
+                self._open_stream().write(presence(agent.jid, to, there=False))
+
+    async def announce(self, agent: Resident, to: str) -> None:
+        """See :class:`~agency.messaging.links.Link`. No server tells for a component that one of its agents is gone, so
+        we do."""
+        self._open_stream().write(presence(agent.jid, to, there=True))
+        self._announced.setdefault(agent.jid.bare, set()).add(to)
 
     async def send(self, message: Message) -> None:
         """See :class:`~agency.messaging.links.Link`. Waits while the server does not take what is written."""
@@ -217,6 +230,9 @@ class ComponentLink:
             agent = self._agents.get(to)
             if stanza.name == "iq" and stanza.attributes.get("type") in ("result", "error"):
                 self._answered(stanza)
+            elif stanza.name == "presence" and (there := is_there(stanza)) is not None:
+                if agent is not None:
+                    agent.saw(jid(stanza.attributes.get("from", "")), there=there)
             elif stanza.name != "message":
                 itself = to == self._domain
                 answer = answer_to(stanza, there=itself or agent is not None, component=itself)

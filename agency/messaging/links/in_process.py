@@ -17,6 +17,7 @@ class InProcessLink:
         """``domain``: of the agents' addresses, which means nothing outside the process."""
         self._domain = domain
         self._agents: dict[str, Resident] = {}
+        self._announced: dict[str, set[str]] = {}
 
     def address(self, name: str) -> str:
         """See :class:`~agency.messaging.links.Link`."""
@@ -29,6 +30,15 @@ class InProcessLink:
     async def disconnect(self, agent: Resident) -> None:
         """See :class:`~agency.messaging.links.Link`."""
         self._agents.pop(agent.jid.bare, None)
+        for to in self._announced.pop(agent.jid.bare, ()):
+            if watcher := self._agents.get(to):
+                watcher.saw(agent.jid, there=False)
+
+    async def announce(self, agent: Resident, to: str) -> None:
+        """See :class:`~agency.messaging.links.Link`."""
+        if watcher := self._agents.get(to):
+            self._announced.setdefault(agent.jid.bare, set()).add(to)
+            watcher.saw(agent.jid, there=True)
 
     async def send(self, message: Message) -> None:
         """See :class:`~agency.messaging.links.Link`. The receiver gets a copy: what it does to it is its own affair."""

@@ -277,6 +277,20 @@ def _problem_of(stanza: Element, sender: JID) -> Problem:
     return Problem(code="not-delivered", message=words, remedy="see what the server says", retryable=retryable)
 
 
+# --- who is there ---
+
+
+def presence(sender: JID, to: str, *, there: bool) -> str:
+    """The stanza that tells whether an agent is there: directed presence (RFC 6121, 4.6)."""
+    kind = "" if there else " type='unavailable'"
+    return f"<presence from='{attribute(sender.full)}' to='{attribute(to)}'{kind}/>"
+
+
+def is_there(stanza: Element) -> bool | None:
+    """Whether a presence says that its sender is there; None if it says something else (RFC 6121, 4.7.1)."""
+    return {"": True, "unavailable": False}.get(stanza.attributes.get("type", ""))
+
+
 # --- what agents answer besides messages ---
 
 DISCO = "http://jabber.org/protocol/disco#info"

@@ -47,7 +47,7 @@ limits = {
 	c2s = { rate = "10mb/s"; burst = "4s" };
 	s2sin = { rate = "10mb/s"; burst = "4s" };
 }
-smacks_hibernation_time = 300
+smacks_hibernation_time = 15
 smacks_max_queue_size = 5000
 
 VirtualHost "@{domain}"

@@ -51,7 +51,7 @@ async def test_a_registration_lasts_as_long_as_its_lease() -> None:
     directory.register(ALPINE, NOW)
     assert directory.alive(NOW) == [ALPINE]
     assert directory.alive(ALPINE.until) == []
-    directory.gone(ALPINE.agent)
+    directory.gone(ALPINE.agent, NOW)
     assert directory.alive(NOW) == []
     directory.register(ALPINE, NOW)
     directory.register(ALPINE.model_copy(update={"until": NOW}), NOW)
@@ -112,6 +112,26 @@ async def test_an_agent_registers_itself_and_nobody_else(directory: DirectoryAge
         await ask(mallory, "directory@test", alpine(until=utc_now()), Registration)
     assert refused.value.problem.code == "not-allowed"
     assert [each.vendor for each in directory.known.alive(utc_now())] == ["alpine"]
+
+
+async def test_who_announces_itself_is_seen_to_come_and_go(
+    directory: DirectoryAgent, link: InProcessLink, hire: Hire
+) -> None:
+    """A vendor that has announced itself is gone when its agent stops, with the moment, and its call is not waited for;
+    it counts again as soon as it is back. Who never registered is not in the directory, whatever it announces."""
+    agent = await hire("vendor-alpine")
+    await link.announce(agent, "directory@test")
+    assert directory.known.all(utc_now()) == []
+    await ask(agent, "directory@test", alpine(), Registration)
+    await agent.stop()
+    (left,) = directory.known.all(utc_now())
+    assert left.gone is not None
+    assert directory.known.alive(utc_now()) == []
+    found = await directory.find(call())
+    assert (found.agents, found.unable["alpine"].code) == ({}, "away")
+    assert (await directory.search(Search())).registrations == ()
+    await link.announce(await hire("vendor-alpine"), "directory@test")
+    assert (await directory.find(call())).agents == {"alpine": "vendor-alpine@test"}
 
 
 async def test_sites_that_are_trusted_are_searched(directory: DirectoryAgent, link: InProcessLink, site: Site) -> None:

@@ -21,6 +21,7 @@ from vendor_modules.resources import Catalogue
 
 DIRECTORY = "directory@test"
 SOON = 30.0
+LEFT = Registration(vendor="alpine", agent="vendor-alpine@test", until=utc_now())
 
 
 class Slow(CloudModule):
@@ -50,7 +51,7 @@ async def vendor(hire: Hire) -> RoleAgent:
 
 async def first(directory: DirectoryAgent) -> Registration:
     """The registration that comes next."""
-    directory.known.gone("vendor-alpine@test")
+    directory.known.register(LEFT, utc_now())
     async with asyncio.timeout(SOON):
         await directory.known.has_all(["alpine"])
     (found,) = directory.known.alive(utc_now())

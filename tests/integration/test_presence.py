@@ -1,0 +1,128 @@
+"""The directory knows who is alive: over real servers, from a vendor's own word, its server's, and what comes back."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from agency.agents import addresses
+from agency.federation.directory import Directory, DirectoryAgent
+from agency.messaging.links.component import component_link
+from agency.messaging.request import ask
+from agency.running import _society
+from agency.trust.site import Site
+from descriptors.base import utc_now
+from descriptors.comparison import Comparison
+from tests.agency.conftest import in_memory, workshop_at
+from tests.agency.toys import Cloud, notebook
+from tests.integration.test_links import clients
+from tests.labs.xmpp import XmppServer
+
+pytestmark = pytest.mark.integration
+
+SOON = 60.0
+"""Seconds; the machine that tests run on may be busy."""
+
+
+async def until(directory: Directory, holds: Callable[[], bool]) -> None:
+    """Wait until that holds of the directory."""
+    async with asyncio.timeout(SOON):
+        while not holds():
+            directory._changed.clear()
+            await directory._changed.wait()
+
+
+class LoneVendor:
+    """A Vendor agent in a process of its own, a client of the server's."""
+
+    def __init__(self, server: XmppServer) -> None:
+        _, self._password = server.account("vendor-alpha")
+        where = [server.domain, server.c2s[0], str(server.c2s[1]), str(server.ca)]
+        self._command = [sys.executable, "-m", "tests.labs.lone_vendor", *where]
+        self.process = self._started()
+
+    def again(self) -> None:
+        """Start another process."""
+        self.process = self._started()
+
+    def _started(self) -> subprocess.Popen[str]:
+        root = Path(__file__).parent.parent.parent
+        process = subprocess.Popen(self._command, cwd=root, stdin=subprocess.PIPE, text=True)
+        assert process.stdin is not None
+        with process.stdin:
+            process.stdin.write(f"{self._password}\n")
+        return process
+
+    def end(self, *, in_order: bool = False) -> None:
+        """End its process; as a power cut would, unless in order."""
+        (self.process.terminate if in_order else self.process.kill)()
+        self.process.wait()
+
+
+async def lives_and_dies(server: XmppServer, site: Site) -> None:
+    """The life of a lone vendor, as the directory of its site sees it."""
+    async with clients(server) as link:
+        directory = DirectoryAgent(link.address(addresses.DIRECTORY), link, site)
+        await directory.start()
+        known = directory.known
+        vendor = await asyncio.to_thread(LoneVendor, server)
+        try:
+            await until(known, lambda: bool(known.alive(utc_now())))
+            await asyncio.to_thread(vendor.end, in_order=True)
+            await until(known, lambda: not known.alive(utc_now()))
+            vendor.again()
+            await until(known, lambda: bool(known.alive(utc_now())))
+            await asyncio.to_thread(vendor.end)
+            (before,) = known.all(utc_now())
+            vendor.again()
+            await until(known, lambda: known.all(utc_now())[0].until > before.until)
+            assert known.alive(utc_now()), "the session that was lost makes way for the new one, which counts"
+            await asyncio.to_thread(vendor.end)
+            await until(known, lambda: not known.alive(utc_now()))
+            (left,) = known.all(utc_now())
+            assert left.gone is not None
+            assert left.gone < left.until, "nobody waited for the end of the lease"
+        finally:
+            await asyncio.to_thread(vendor.end)
+            await directory.stop()
+
+
+async def test_a_vendor_that_runs_alone_is_seen_to_come_and_go(ejabberd: XmppServer, prosody: XmppServer) -> None:
+    """A Vendor agent that is a client of the server is known when it runs, gone when it has ended, in order or by kill
+    -9 (as soon as the server holds its session no longer, long before its lease ends), and there as soon as it runs
+    again, also where the server held the old session still."""
+    with in_memory() as state:
+        async with workshop_at(state, domain="a.test") as workshop:
+            await asyncio.gather(*(lives_and_dies(server, workshop.site) for server in (ejabberd, prosody)))
+
+
+async def test_a_vendor_on_a_component_is_seen_to_come_and_go(xmpp_server: XmppServer) -> None:
+    """A Vendor agent on a component tells the directory when it ends. One that dies without a word is found out when a
+    call for it comes back, and is not asked again; who is gone has a row in the comparison that says so."""
+    secret = SecretStr(xmpp_server.secret)
+    with in_memory() as state:
+        async with (
+            workshop_at(state, Cloud(name="alpha"), Cloud(name="beta"), domain=xmpp_server.agents) as workshop,
+            component_link(xmpp_server.agents, *xmpp_server.component, secret) as link,
+            _society(workshop, link, 30) as deployer,
+        ):
+
+            async def left_out() -> dict[str, str]:
+                found = await ask(deployer, link.address(addresses.MEDIATOR), notebook(), Comparison)
+                return {row.vendor: row.excluded_because[0].code for row in found.rows if row.excluded_because}
+
+            directory = link._agents[link.address(addresses.DIRECTORY)]
+            assert isinstance(directory, DirectoryAgent)
+            assert await left_out() == {}
+            await link._agents[link.address("vendor-alpha")].stop()  # type: ignore[attr-defined]
+            await until(directory.known, lambda: [each.vendor for each in directory.known.alive(utc_now())] == ["beta"])
+            assert await left_out() == {"alpha": "away"}
+            del link._agents[link.address("vendor-beta")]
+            assert await left_out() == {"alpha": "away", "beta": "no-such-agent"}
+            assert await left_out() == {"alpha": "away", "beta": "away"}
