@@ -560,6 +560,22 @@ def vendors(
     _show(answer, as_json, show.templates if templates else show.vendors)
 
 
+@app.command()
+def directory(
+    site: Annotated[
+        str | None, typer.Option(metavar="DOMAIN", help="Another site's; `agency trust list` has those that answer.")
+    ] = None,
+    state: State = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show which vendors' agents are registered, what they sell, and whether they are alive."""
+    from agency import show
+
+    with _client(state, as_json) as client:
+        answer = client.get("/directory", site=site)
+    _show(answer, as_json, show.directory)
+
+
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The vendor's name.")]
 Config = typer.Option("--config", metavar="FILE", help="A YAML or JSON file: module, settings, credentials.")
 

@@ -49,7 +49,7 @@ class Client:
 
     def get(self, path: str, **query: Any) -> Json:
         """The answer to a query."""
-        return self._send("GET", path, params=query)
+        return self._send("GET", path, params=_given(query))
 
     def text(self, path: str, **query: Any) -> str:
         """The answer to a query that is a document's text."""

@@ -189,6 +189,28 @@ def templates(console: Console, answer: Json) -> None:
             console.print(f"  negotiates {term}: {escape(words)}")
 
 
+def directory(console: Console, answer: Json) -> None:
+    """Who is registered, and whether they are there."""
+    for each in answer["registered"]:
+        alive = "[green]alive[/]" if each["alive"] else f"[red]gone[/] since {_moment(each['gone_since'])}"
+        lease = f"lease until {_moment(each['lease_until'])}"
+        console.print(f"[bold]{escape(each['vendor'])}[/] {escape(each['agent'])}: {alive}, {lease}")
+        where = f"{', '.join(each['regions'])} ({', '.join(each['jurisdictions'])})" if each["regions"] else "not known"
+        prices = f"{_price(each['price_from'])} to {_price(each['price_to'])} {each['currency'] or ''} an hour"
+        console.print(f"  {escape(', '.join(each['services']) or 'not known')} in {escape(where)}, {prices}")
+        console.print(f"  can do: {escape(', '.join(each['capabilities']))}")
+    if not answer["registered"]:
+        console.print("Nobody is registered.")
+
+
+def _moment(text: str) -> str:
+    return f"{text[:19].replace('T', ' ')} UTC"
+
+
+def _price(number: float | None) -> str:
+    return "?" if number is None else f"{number:.4f}"
+
+
 def vendors(console: Console, answer: Json) -> None:
     """The vendors with the capability matrix, made from the modules' classes."""
     names = [vendor["name"] for vendor in answer["vendors"]]

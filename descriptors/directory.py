@@ -15,6 +15,9 @@ Service = Literal["compute", "block", "object"]
 AgentAddress = Annotated[str, StringConstraints(pattern=r"^[a-z0-9._-]{1,100}@[a-z0-9.-]{1,150}$")]
 """An agent's address (a bare JID)."""
 
+Site = Annotated[str, StringConstraints(pattern=r"^[a-z0-9.-]{1,150}$")]
+"""A site's name: the domain of its agents."""
+
 
 class Registration(Document, tag="registration"):
     """What a Vendor Agent says of itself to its directory. Good until its lease ends; made anew before.
@@ -43,6 +46,10 @@ class Search(Document, tag="search"):
     """A question to a directory: who could serve this? What is empty is not asked for."""
 
     currency: Currency | None = attr(default=None)
+    site: Site | None = attr(default=None)
+    """Have the directory ask that site's directory, which it must trust; None: asked for itself."""
+    gone: bool = attr(default=False)
+    """Whether those who are gone, and whose lease has not ended, are of interest, too."""
     services: tuple[Service, ...] = element(tag="service", default=())
     """All of these."""
     regions: tuple[Label, ...] = element(tag="region", default=())

@@ -39,6 +39,7 @@ from descriptors.base import Document, utc_now
 from descriptors.cfp import CallForProposals
 from descriptors.comparison import Comparison, Composition
 from descriptors.deployment import Deployment
+from descriptors.directory import Search, SearchResult
 from descriptors.documents import DocumentError, Form, dump, load
 from descriptors.negotiation import Mandate, Negotiation
 from descriptors.relocation import RelocationPlan, RelocationReceipt
@@ -87,6 +88,11 @@ def _add_queries(app: FastAPI, agency: Agency) -> None:
     @app.get("/vendors")
     async def vendors() -> dict[str, Any]:
         return await views.vendors(workshop, agency.unusable)
+
+    @app.get("/directory")
+    async def directory(site: str | None = None) -> dict[str, Any]:
+        jid = agency.deployer.link.address(addresses.DIRECTORY)
+        return views.directory(await ask(agency.deployer, jid, Search(site=site, gone=True), SearchResult))
 
     @app.get("/templates")
     async def templates() -> dict[str, Any]:

@@ -17,6 +17,7 @@ from agency.store.store import Event
 from descriptors.application import Application
 from descriptors.comparison import Comparison, Composition, Criterion, Ranked
 from descriptors.deployment import Deployment
+from descriptors.directory import Registration, SearchResult
 from descriptors.negotiation import Negotiation
 from descriptors.sla import Agreement, AgreementTemplate, Offer
 from vendor_modules.capabilities import CAPABILITIES
@@ -164,6 +165,18 @@ async def _vendor(name: str, module: VendorModule) -> Json:
         "currency": catalogue.currency,
         "sizes": [size.model_dump(mode="json") for size in catalogue.sizes],
     }
+
+
+def directory(document: SearchResult) -> Json:
+    """Who is registered, what they sell at which list prices, and whether they are there."""
+    return {"registered": [_registered(each) for each in document.registrations]}
+
+
+def _registered(each: Registration) -> Json:
+    row = each.model_dump(mode="json", exclude={"version", "until", "gone"})
+    row |= {"site": each.agent.partition("@")[2], "lease_until": each.until.isoformat(), "alive": each.gone is None}
+    row |= {name: _number(getattr(each, name)) for name in ("price_from", "price_to")}
+    return row | {"gone_since": each.gone.isoformat() if each.gone else None}
 
 
 def template(document: AgreementTemplate) -> Json:

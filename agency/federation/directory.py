@@ -23,7 +23,7 @@ from agency.agents import addresses
 from agency.messaging.agent import RoleAgent
 from agency.messaging.links import Link
 from agency.messaging.request import Responder, ask
-from agency.problems import AgencyError
+from agency.problems import AgencyError, refuse
 from agency.trust.site import Site
 from broker.discovery import search_for, unable
 from descriptors.base import Document, utc_now
@@ -126,10 +126,12 @@ class DirectoryAgent(RoleAgent):
         Responder.install(self, {Registration: self.register, Search: self.search}, self._may)
 
     def _may(self, sender: JID, content: Document) -> bool:
-        """An agent registers itself, at its own site; a search comes from there, or from a trusted site's directory."""
+        """An agent registers itself, at its own site; a search comes from there, or from a trusted site's directory,
+        for which no third one is asked."""
         if sender.domain == self.jid.domain:
             return not isinstance(content, Registration) or content.agent == sender.bare
-        return isinstance(content, Search) and sender.local == self.jid.local and self._site.knows(sender)
+        theirs = isinstance(content, Search) and content.site is None
+        return theirs and sender.local == self.jid.local and self._site.knows(sender)
 
     def saw(self, whom: JID, *, there: bool) -> None:
         """Take note of who is there and who is not."""
@@ -144,9 +146,22 @@ class DirectoryAgent(RoleAgent):
         return registration
 
     async def search(self, search: Search) -> SearchResult:
-        """Those of this site that could serve what is searched for."""
-        able = tuple(each for each in self.known.alive(utc_now()) if unable(each, search) is None)
-        return SearchResult(registrations=able)
+        """Those of this site, or of the trusted one that is named, that could serve what is searched for."""
+        if search.site is not None and search.site != self._site.key.name:
+            self._check_trusted(search.site)
+            there = f"{addresses.DIRECTORY}@{search.site}"
+            return await ask(self, there, search.model_copy(update={"site": None}), SearchResult)
+        known = self.known.all(utc_now()) if search.gone else self.known.alive(utc_now())
+        return SearchResult(registrations=tuple(each for each in known if unable(each, search) is None))
+
+    def _check_trusted(self, site: str) -> None:
+        others = self._site.others()
+        if site not in others:
+            raise refuse(
+                "not-trusted",
+                f"{site} is no site that is trusted here; these are: {', '.join(sorted(others)) or 'none'}",
+                f"`agency trust add {site} KEY`",
+            )
 
     async def find(self, call: CallForProposals) -> Found:
         """Whom to ask for a call, here and at the trusted sites. Where several sites have a vendor of one name, ours

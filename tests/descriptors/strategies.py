@@ -599,6 +599,8 @@ registrations = st.builds(
 )
 searches = st.builds(
     Search,
+    site=st.none() | st.from_regex(r"[a-z0-9.-]{1,150}", fullmatch=True),
+    gone=st.booleans(),
     currency=st.none() | currencies,
     services=_services,
     regions=st.lists(labels, max_size=2).map(tuple),

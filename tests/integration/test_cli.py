@@ -145,6 +145,22 @@ def test_vendors_as_json(lab: Lab) -> None:
     assert vendors["cirrus"]["capabilities"]["object-storage"] is True
 
 
+def test_the_directory_is_listed(lab: Lab) -> None:
+    """``agency directory`` lists who is registered, with what it sells, in words and as JSON; a site that is not
+    trusted is not asked."""
+    rows = {row["vendor"]: row for row in lab.json("directory")["registered"]}
+    assert set(rows) == {"aurora", "borealis", "cirrus"}
+    aurora = rows["aurora"]
+    assert (aurora["agent"], aurora["site"]) == ("vendor-aurora@agency.local", "agency.local")
+    assert (aurora["alive"], aurora["gone_since"], aurora["regions"]) == (True, None, ["eu-north"])
+    assert 0 < aurora["price_from"] <= aurora["price_to"]
+    assert "volumes" in aurora["capabilities"]
+    shown = lab.cli("directory").stdout
+    for words in ("vendor-aurora@agency.local: alive, lease until", "compute, block, object in eu-north (EU), 0.0"):
+        assert words in shown, shown
+    assert lab.refused("directory", "--site", "agency.b.example")["code"] == "not-trusted"
+
+
 def test_offers_are_weighed_and_shown_as_they_are_wanted(lab: Lab, tmp_path: Path) -> None:
     """Other weights give another order, without touching what is kept; there is a page; a wrong weight is refused."""
     book = Guestbook(lab, tmp_path / "book", "weighed")

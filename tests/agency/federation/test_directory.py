@@ -130,13 +130,15 @@ async def test_who_announces_itself_is_seen_to_come_and_go(
     found = await directory.find(call())
     assert (found.agents, found.unable["alpine"].code) == ({}, "away")
     assert (await directory.search(Search())).registrations == ()
+    assert (await directory.search(Search(gone=True))).registrations == (left,)
     await link.announce(await hire("vendor-alpine"), "directory@test")
     assert (await directory.find(call())).agents == {"alpine": "vendor-alpine@test"}
 
 
 async def test_sites_that_are_trusted_are_searched(directory: DirectoryAgent, link: InProcessLink, site: Site) -> None:
     """The vendors of a trusted site are found, under their own names; those that a directory names elsewhere are not;
-    where two sites have a vendor of one name, ours is asked; nor does a site that is not trusted get an answer."""
+    where two sites have a vendor of one name, ours is asked; nor does a site that is not trusted get an answer, or a
+    trusted one that of a third."""
     home = SiteKey.generate("abroad")
     theirs = DirectoryAgent(
         "directory@abroad", link,
@@ -150,6 +152,11 @@ async def test_sites_that_are_trusted_are_searched(directory: DirectoryAgent, li
     directory.known.register(alpine(), utc_now())
     found = await directory.find(call())
     assert found.agents == {"alpine": "vendor-alpine@test", "fjord": "vendor-fjord@abroad"}
+    listed = await directory.search(Search(site="abroad"))
+    assert [each.vendor for each in listed.registrations] == ["alpine", "fjord", "trick"]
+    with pytest.raises(AgencyError) as refused:
+        await ask(theirs, "directory@test", Search(site="nowhere"), SearchResult)
+    assert refused.value.problem.code == "not-allowed"
     stranger = RoleAgent("directory@nowhere", link)
     await stranger.start()
     with pytest.raises(AgencyError) as refused:

@@ -20,6 +20,7 @@ from agency.running import _society
 from agency.trust.site import add_site, remove_site
 from descriptors.application import Application
 from descriptors.comparison import Comparison
+from descriptors.directory import Search, SearchResult
 from descriptors.messages import Request
 from descriptors.sla import Agreement
 from tests.agency.conftest import in_memory, workshop_at
@@ -53,9 +54,9 @@ async def submitted(deployer: DeployerAgent, application: Application) -> Compar
 
 
 async def test_a_vendor_at_the_other_site_wins(two_sites: TwoSites, hurried: None, dbos: None) -> None:
-    """The broker of a site with a dear vendor finds the cheap one of a site that it trusts, over its directory; the
-    agreement is signed there and believed here. What would be deployed there is refused: there is no account. As
-    soon as the sites do not trust each other any more, nobody there is asked."""
+    """The broker of a site with a dear vendor finds the cheap one of a site that it trusts, over its directory, whose
+    list it can show; the agreement is signed there and believed here. What would be deployed there is refused: there is
+    no account. As soon as the sites do not trust each other any more, nobody there is asked."""
     with in_memory() as here, in_memory() as there:
         async with (
             agency_at(two_sites.a, here, Cloud(name="dear", per_hour=Decimal("0.9"))) as (deployer, ours),
@@ -65,6 +66,10 @@ async def test_a_vendor_at_the_other_site_wins(two_sites: TwoSites, hurried: Non
             assert [row.vendor for row in alone.rows] == ["dear"]
             await trust(ours, theirs)
             await trust(theirs, ours)
+            listed = await ask(
+                deployer, deployer.link.address(addresses.DIRECTORY), Search(site=two_sites.b.agents), SearchResult
+            )
+            assert [each.agent for each in listed.registrations] == [f"vendor-cheap@{two_sites.b.agents}"]
             comparison = await submitted(deployer, notebook())
             chosen = comparison.chosen
             assert chosen is not None
