@@ -11,10 +11,12 @@ from blake3 import blake3
 from descriptors.base import Document
 
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
 def canonical(document: Document) -> bytes:
     """The bytes to hash and sign: JSON after RFC 8785's manner (sorted keys, no white space, UTF-8)."""
-    text = json.dumps(plain(document), ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return text.encode()
+    return _ENCODER.encode(plain(document)).encode()
 
 
 def digest(document: Document) -> str:
@@ -28,6 +30,12 @@ def plain(document: Document) -> dict[str, Any]:
 
 
 def _without_empty(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_empty(inner) for key, inner in value.items() if inner != []}
-    return [_without_empty(inner) for inner in value] if isinstance(value, list) else value
+    # every document passes here, so nothing is called for what has nothing in it
+    if type(value) is dict:
+        return {
+            key: _without_empty(each) if type(each) in _HOLDING else each for key, each in value.items() if each != []
+        }
+    return [_without_empty(each) if type(each) in _HOLDING else each for each in value]
+
+
+_HOLDING = (dict, list)

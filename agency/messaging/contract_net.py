@@ -404,7 +404,7 @@ class _Round:
         self.name = name
         self._speech = speech
         self._unawaited = unawaited
-        words = {id(document): digest(document) for document in wanted.values()}
+        words = {key: digest(document) for key, document in {id(each): each for each in wanted.values()}.items()}
         self._wanted = {jid: words[id(document)] for jid, document in wanted.items()}
         self._waited = {jid for jid in self._wanted if jid not in missed} or set(self._wanted)
         self._unread: list[tuple[Message, datetime]] = []

@@ -24,7 +24,7 @@ from agency.trust.keys import Certificate, SiteKey, TrustedKeys
 from agency.trust.replays import Replays
 from agency.trust.untrusted import Untrusted
 from descriptors.base import Document, utc_now
-from descriptors.documents import DocumentError, Form, canonical, load
+from descriptors.documents import DocumentError, canonical, load_canonical
 
 __all__ = ["Signed", "Signer", "Untrusted", "Verifier"]
 
@@ -231,12 +231,9 @@ def _document(opened: jws.Opened, expect: tuple[type[D], ...]) -> D:
     if kind is None:
         raise Untrusted("wrong-document", f"it is no {' or '.join(each.tag for each in expect)}")
     try:
-        document = load(opened.payload, form=Form.JSON, expect=kind, name=f"signed {kind.tag}")
+        return load_canonical(opened.payload, kind, name=f"signed {kind.tag}")
     except DocumentError as error:
         raise Untrusted("malformed", f"its payload is no {kind.tag}: {str(error)[:500]}") from None
-    if canonical(document) != opened.payload:
-        raise Untrusted("malformed", "its payload is not the document's canonical form")
-    return document
 
 
 def _check_addressed(signed: Signed[D], audience: str, sender: str) -> None:

@@ -139,7 +139,7 @@ def rules_of(spec: dict[str, Any]) -> dict[str, str]:
         low = spec.get("minimum", spec.get("exclusiveMinimum", -1) + 1)
         rules["minInclusive"] = f"{low:g}"
         if "maximum" in spec:
-            rules["maxInclusive"] = str(spec["maximum"])
+            rules["maxInclusive"] = str(spec["maximum"]).removesuffix(".0")  # of decimals, pydantic says floats
     return rules
 
 
