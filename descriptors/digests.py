@@ -10,7 +10,6 @@ from blake3 import blake3
 
 from descriptors.base import Document
 
-
 _ENCODER = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 

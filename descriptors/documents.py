@@ -134,8 +134,8 @@ def load_canonical(source: bytes, expect: type[D], *, name: str = "<input>") -> 
                 return document
     except (ValueError, RecursionError):  # ValidationError is one
         pass
-    load(source, form=Form.JSON, expect=expect, name=name)
-    refuse(name, 1, 1, "", "the document is not in its canonical form", "its canonical form")
+    load(source, form=Form.JSON, expect=expect, name=name)  # says what and where, if anything else is wrong
+    raise DocumentError([Problem(name, 1, 1, "", "the document is not in its canonical form", "its canonical form")])
 
 
 def _file_content(path: Path) -> bytes:
