@@ -6,8 +6,9 @@ import asyncio
 import gc
 import sqlite3
 from collections.abc import AsyncIterator, Collection, Iterable
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from functools import partial
 
 import structlog
 from dbos import DBOS
@@ -28,9 +29,9 @@ from agency.federation.directory import DirectoryAgent
 from agency.janitor import keep_tidy
 from agency.messaging.agent import RoleAgent
 from agency.messaging.conversations import Conversations
-from agency.messaging.event_nodes import event_nodes
+from agency.messaging.event_nodes import EventNodes, event_nodes
 from agency.messaging.links import Link
-from agency.messaging.links.client import client_link
+from agency.messaging.links.client import ClientLink, client_link
 from agency.messaging.links.component import ComponentLink, component_link
 from agency.messaging.links.in_process import InProcessLink
 from agency.messaging.names import pubsub_of
@@ -100,11 +101,8 @@ async def running_agency(settings: Settings) -> AsyncIterator[Agency]:
         policies = {vendor.name: policy(vendor.negotiation) for vendor in vendors if vendor.name in modules}
         blobs, spool = Blobs(settings.state / "blobs"), settings.state / "spool"
         workshop = Workshop(modules, store, blobs, spool, Events(store), site, policies)
-        if isinstance(link, ComponentLink):
-            service = pubsub_of(settings.domain.partition(".")[2])
-            nodes = event_nodes(workshop.events, link, settings.domain, service, settings.deployers)
-            await stack.enter_async_context(nodes)
         deployer = await stack.enter_async_context(_society(workshop, link, settings.call_seconds, settings.deployers))
+        await stack.enter_async_context(_published(workshop.events, link, settings.domain, settings.deployers))
         await stack.enter_async_context(_workflows(settings, workshop))
         await stack.enter_async_context(_taken_up(workshop))
         for task in (keep_tidy(workshop), site.keep_current()):
@@ -163,6 +161,18 @@ async def _link(settings: Settings, credentials: EncryptedCredentials) -> AsyncI
             raise refuse("no-secret", f"there is no secret for the component {settings.domain}", remedy)
         async with component_link(settings.domain, *settings.server_address(), found) as component:
             yield component
+
+
+def _published(
+    events: Events, link: Link, domain: str, readers: Collection[str]
+) -> AbstractAsyncContextManager[EventNodes | None]:
+    """Publish events where the agents have a server: in the component's name, or in the Mediator's."""
+    if isinstance(link, ComponentLink):
+        return event_nodes(events, link.query, domain, pubsub_of(domain.partition(".")[2]), readers)
+    if isinstance(link, ClientLink):
+        mediator = link.address(addresses.MEDIATOR)
+        return event_nodes(events, partial(link.query, mediator), mediator, pubsub_of(domain), readers)
+    return nullcontext()
 
 
 @asynccontextmanager

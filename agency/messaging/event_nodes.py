@@ -8,9 +8,8 @@ the agency's history all the same.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager, suppress
-from typing import Protocol
 
 import structlog
 
@@ -35,11 +34,9 @@ LAST_WORDS = 2.0
 log = structlog.get_logger("agency")
 
 
-class Queries(Protocol):
-    """What publishing needs of a link."""
-
-    async def query(self, to: str, kind: str, content: str) -> Element:
-        """Ask with an IQ stanza and wait for its answer; :class:`~agency.problems.AgencyError` if none comes."""
+Query = Callable[[str, str, str], Awaitable[Element]]
+"""Asks an address with an IQ stanza (get or set, with that content) and waits for its answer;
+:class:`~agency.problems.AgencyError` if none comes."""
 
 
 class Refused(Exception):
@@ -48,11 +45,11 @@ class Refused(Exception):
 
 @asynccontextmanager
 async def event_nodes(
-    events: Events, link: Queries, owner: str, service: str, readers: Collection[str]
+    events: Events, query: Query, owner: str, service: str, readers: Collection[str]
 ) -> AsyncIterator[EventNodes]:
-    """Publish events on the nodes of ``service`` until the block ends. ``owner``: whom the service takes us for;
-    ``readers``: JIDs that may subscribe."""
-    nodes = EventNodes(link, owner, service, readers)
+    """Publish events on the nodes of ``service`` until the block ends. ``owner``: whom the service takes us for
+    when we ask it with ``query``; ``readers``: JIDs that may subscribe."""
+    nodes = EventNodes(query, owner, service, readers)
     work = asyncio.create_task(nodes.work())
     events.publish = nodes.publish
     try:
@@ -69,9 +66,9 @@ async def event_nodes(
 class EventNodes:
     """The four nodes, and the queue of what is to be published there."""
 
-    def __init__(self, link: Queries, owner: str, service: str, readers: Collection[str]) -> None:
+    def __init__(self, query: Query, owner: str, service: str, readers: Collection[str]) -> None:
         """See :func:`event_nodes`."""
-        self._link = link
+        self._query = query
         self._owner = owner
         self._service = service
         self._readers = frozenset(readers)
@@ -186,7 +183,7 @@ class EventNodes:
         pause = FIRST_PAUSE
         while True:
             try:
-                answer = await self._link.query(self._service, kind, content)
+                answer = await self._query(self._service, kind, content)
             except AgencyError as error:
                 log.info("event nodes not reached", service=self._service, problem=error.problem.message)
                 condition = ""

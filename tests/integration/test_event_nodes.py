@@ -44,7 +44,7 @@ async def published(
 ) -> AsyncIterator[EventNodes]:
     """The nodes, after so many events about negotiation."""
     source = Source()
-    async with event_nodes(source, link, server.agents, server.pubsub, readers) as nodes:  # type: ignore[arg-type]
+    async with event_nodes(source, link.query, server.agents, server.pubsub, readers) as nodes:  # type: ignore[arg-type]
         for number in range(count):
             nodes.publish(Published(f"event-{number}", "notes", "offers", utc_now(), str(number)))
         async with asyncio.timeout(SOON):

@@ -45,6 +45,8 @@ START_WITHIN = 30.0
 PING_EVERY = 30.0
 """Seconds between two questions whether the server is there (XEP-0199)."""
 PONG_WITHIN = 15.0
+ANSWER_WITHIN = 15.0
+"""Seconds in which a query must be answered."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 30.0
 """Seconds between two attempts to connect again."""
 _RESOURCE = "agency"  # always the same: a session that the server still holds for dead makes way for the new one
@@ -115,6 +117,14 @@ class ClientLink:
         """See :class:`~agency.messaging.links.Link`."""
         await self._session(message.sender).send(message)
 
+    async def query(self, jid: str, to: str, kind: str, content: str) -> Element:
+        """Ask ``to`` something in the name of the agent at that address (an IQ, RFC 6120, 8.2.3), and wait for the
+        answer: a result, or an error. ``kind``: get or set; ``content``: one element.
+
+        :class:`~agency.problems.AgencyError` if no answer comes.
+        """
+        return await self._session(JID(jid)).query(to, kind, content)
+
     def _session(self, jid: JID) -> _Session:
         session = self._sessions.get(jid.bare)
         if session is None:
@@ -164,6 +174,20 @@ class _Session:
         """Send presence to somebody."""
         self._check_up()
         self._client.send_presence(pto=to)
+
+    async def query(self, to: str, kind: str, content: str) -> Element:
+        """Send an IQ and wait for its answer."""
+        self._check_up()
+        query: Any = self._client.make_iq(ito=to)
+        query["type"] = kind
+        query.append(ET.fromstring(content))  # noqa: S314 - what we have just written ourselves
+        try:
+            answer = await query.send(timeout=ANSWER_WITHIN)
+        except IqError as error:
+            answer = error.iq
+        except IqTimeout:
+            raise unreachable(to, f"no answer within {ANSWER_WITHIN:.0f} s") from None
+        return _element(answer.xml)
 
     def _check_up(self) -> None:
         if not self._client.up:

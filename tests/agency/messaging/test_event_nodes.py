@@ -61,7 +61,7 @@ def test_an_event_is_one_element_without_secrets() -> None:
 
 async def test_no_more_wait_than_may() -> None:
     """A full queue takes no more; what is only measured may fill half of it. What is left out is counted."""
-    waiting = EventNodes(Away(), "agency.a.test", "pubsub.a.test", ())
+    waiting = EventNodes(Away().query, "agency.a.test", "pubsub.a.test", ())
     for _ in range(WAITING):
         waiting.publish(event("progress"))
     assert waiting.unpublished == WAITING // 2
@@ -81,7 +81,7 @@ async def test_a_server_that_is_away_holds_nothing_up(monkeypatch: pytest.Monkey
         publish = None
 
     source, link = Source(), Away()
-    async with event_nodes(source, link, "agency.a.test", "pubsub.a.test", ()) as made:  # type: ignore[arg-type]
+    async with event_nodes(source, link.query, "agency.a.test", "pubsub.a.test", ()) as made:  # type: ignore[arg-type]
         await link.asked.wait()
         for _ in range(3):
             source.publish(event())  # type: ignore[misc]

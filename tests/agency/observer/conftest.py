@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -12,10 +13,11 @@ import pytest
 from pydantic import SecretStr
 
 from agency.agents.deployer import DeployerAgent
-from agency.messaging.event_nodes import EventNodes, event_nodes
-from agency.messaging.links.component import ComponentLink, component_link
+from agency.messaging.event_nodes import EventNodes
+from agency.messaging.links import Link
+from agency.messaging.links.component import component_link
 from agency.relocation.workshop import Workshop
-from agency.running import _society
+from agency.running import _published, _society
 from descriptors import documents
 from descriptors.base import Document
 from descriptors.deployment import Deployment
@@ -23,8 +25,9 @@ from descriptors.documents import Form
 from descriptors.messages import Action, Request
 from tests.agency.conftest import in_memory, workshop_at
 from tests.agency.toys import CONFIG, Cloud, notebook
+from tests.integration.test_links import clients
 from tests.labs.observer import Observer, installed
-from tests.labs.xmpp import XmppServer
+from tests.labs.xmpp import XmppServer, running_server
 
 D = TypeVar("D", bound=Document)
 
@@ -34,7 +37,7 @@ class SmallAgency:
     """All roles at work over three toy clouds, on an XMPP server."""
 
     server: XmppServer
-    link: ComponentLink
+    link: Link
     workshop: Workshop
     deployer: DeployerAgent
     nodes: EventNodes
@@ -60,16 +63,40 @@ async def ann(command: Path, xmpp_server: XmppServer) -> Observer:
 async def agency(
     ann: Observer, xmpp_server: XmppServer, clouds: dict[str, Cloud], hurried: None, dbos: None
 ) -> AsyncIterator[SmallAgency]:
-    """An agency of which Ann is a deployer."""
-    domain, secret = xmpp_server.agents, SecretStr(xmpp_server.secret)
+    """An agency of which Ann is a deployer, on a component."""
+    secret = SecretStr(xmpp_server.secret)
+    async with (
+        component_link(xmpp_server.agents, *xmpp_server.component, secret) as link,
+        small_agency(xmpp_server, link, xmpp_server.agents, clouds, ann) as agency,
+    ):
+        yield agency
+
+
+@pytest.fixture(params=["ejabberd", "prosody"])
+async def agency_of_clients(
+    request: pytest.FixtureRequest, command: Path, clouds: dict[str, Cloud], hurried: None, dbos: None
+) -> AsyncIterator[tuple[SmallAgency, Observer]]:
+    """An agency whose agents have an account each, and Ann, a deployer of it; on a server of their own, as the nodes on
+    the others are a component's."""
+    with running_server(request.param) as server:
+        ann = await asyncio.to_thread(Observer, command, server, "ann")
+        async with clients(server) as link, small_agency(server, link, server.domain, clouds, ann) as agency:
+            yield agency, ann
+
+
+@asynccontextmanager
+async def small_agency(
+    server: XmppServer, link: Link, domain: str, clouds: dict[str, Cloud], ann: Observer
+) -> AsyncIterator[SmallAgency]:
+    """An agency on that link."""
     with in_memory() as state:
         async with (
             workshop_at(state, *clouds.values(), domain=domain) as workshop,
-            component_link(domain, *xmpp_server.component, secret) as link,
-            event_nodes(workshop.events, link, domain, xmpp_server.pubsub, {ann.jid}) as nodes,
             _society(workshop, link, 5, {ann.jid}) as deployer,
+            _published(workshop.events, link, domain, {ann.jid}) as nodes,
         ):
-            yield SmallAgency(xmpp_server, link, workshop, deployer, nodes)
+            assert nodes is not None
+            yield SmallAgency(server, link, workshop, deployer, nodes)
 
 
 @pytest.fixture

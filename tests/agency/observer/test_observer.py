@@ -68,6 +68,21 @@ async def test_a_descriptor_is_submitted_and_its_story_followed(
         assert await asyncio.to_thread(watching.process.wait, SOON) == 0
 
 
+async def test_an_agency_of_clients_is_observed_as_well(
+    agency_of_clients: tuple[SmallAgency, Observer], descriptor: Path
+) -> None:
+    """Where each agent has an account of its own, the Mediator publishes: `submit` brings offers, `watch` prints it."""
+    agency, ann = agency_of_clients
+    with ann.watching("--json") as watching:
+        await ready(watching, agency)
+        mediator = f"mediator@{agency.server.domain}"
+        submitted = await asyncio.to_thread(ann.run, "submit", descriptor, "--json", "--mediator", mediator)
+        assert submitted.status == 0, submitted
+        event = await asyncio.to_thread(watching.event, "offers", application="notes")
+        assert "2 of 3 vendors qualify" in event["text"]
+    assert agency.nodes.unpublished == 0
+
+
 async def test_for_people(agency: SmallAgency, ann: Observer, descriptor: Path) -> None:
     """Without --json, `submit` prints a table and reasons, and `watch` a line an event in which nothing can steer the
     terminal; what is secret in an event's text does not leave the agency."""
