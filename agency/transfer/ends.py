@@ -44,11 +44,9 @@ class Sink(Protocol):
     """Bytes that the content will have."""
     blank: bool
     """Whether all that was not written reads as zeros."""
-    readable: bool
-    """Whether :meth:`read` can be called. What was written to a stream is gone: nothing may be sent to it as a copy."""
     sequential: bool
     """Whether it can only be written in order: then each byte is written, or zeroed, once, in order and one call at a
-    time, and nothing is known of it from before."""
+    time; nothing is known of it from before, and it is never read: what was written is gone."""
 
     def known(self) -> Manifest | None:
         """What is there from before, by place; None if nothing is known. Hashed where only the bytes can tell."""
