@@ -78,8 +78,7 @@ class Manifest:
 
     def set(self, block: int, value: bytes) -> None:
         """This is the block's digest."""
-        self._within(block, 1)
-        self._write(block, value)
+        self.put(block, value)
 
     def unit(self, unit: int) -> list[bytes]:
         """The digests of the unit's blocks: sixteen, fewer in the last one."""
@@ -91,14 +90,20 @@ class Manifest:
 
     def set_unit(self, unit: int, values: list[bytes]) -> None:
         """These are the digests of the unit's blocks."""
-        self._within(unit * UNIT_BLOCKS, len(values))
-        self._write(unit * UNIT_BLOCKS, b"".join(values))
+        self.put(unit * UNIT_BLOCKS, b"".join(values))
+
+    def put(self, first: int, values: bytes) -> None:
+        """These are the digests of the blocks from there on, one after the other."""
+        self._within(first, len(values) // DIGEST)
+        left, at = memoryview(values), first * DIGEST
+        while left:
+            written = os.pwrite(self._file.fileno(), left, at)
+            left, at = left[written:], at + written
 
     def fill(self, first: int, count: int, value: bytes = ZERO) -> None:
         """All these blocks have that digest."""
-        self._within(first, count)
         for at in range(first, first + count, _CHUNK):
-            self._write(at, value * min(_CHUNK, first + count - at))
+            self.put(at, value * min(_CHUNK, first + count - at))
 
     def runs(self) -> Iterator[tuple[int, bytes]]:
         """All digests, in order: the first block's number, and up to 1 MiB of them, one after the other."""
@@ -157,7 +162,7 @@ class Manifest:
         try:
             whole = os.fstat(saved.fileno()).st_size == _LENGTH + manifest.blocks * DIGEST
             for first in range(0, manifest.blocks if whole else 0, _CHUNK):
-                manifest._write(first, os.pread(saved.fileno(), _CHUNK * DIGEST, _LENGTH + first * DIGEST))
+                manifest.put(first, os.pread(saved.fileno(), _CHUNK * DIGEST, _LENGTH + first * DIGEST))
             if whole and manifest.root() == root:
                 return manifest
         except BaseException:
@@ -176,13 +181,6 @@ class Manifest:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def _write(self, first: int, values: bytes) -> None:
-        left = memoryview(values)
-        at = first * DIGEST
-        while left:
-            written = os.pwrite(self._file.fileno(), left, at)
-            left, at = left[written:], at + written
 
     def _within(self, first: int, count: int) -> None:
         if first < 0 or count < 0 or first + count > self.blocks:

@@ -3,12 +3,36 @@
 from __future__ import annotations
 
 import socket
+import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from agency.transfer.ends import Source
+import zstandard
+
+from agency.problems import refuse
+from agency.transfer.blocks import Places, Run, plan
+from agency.transfer.compression import Compressor
+from agency.transfer.ends import BLOCK, UNIT, Source
+from agency.transfer.manifest import DIGEST, UNIT_BLOCKS, ZERO, Manifest, digests
 from agency.transfer.pace import Bandwidth
 from agency.transfer.progress import Progress, Result
+from agency.transfer.session import Session, Tally
+from agency.transfer.wire import (
+    BEGIN,
+    NUMBER,
+    PACKED,
+    SAME_UNITS,
+    UNREADABLE,
+    BlockKind,
+    Kind,
+    Stream,
+    bad_peer,
+    unpack,
+)
+
+_UNDER_WAY = 64
+"""Frames of a stream that the destination need not have confirmed: memory is bounded by it, and so is what is lost."""
 
 
 def send(
@@ -32,4 +56,156 @@ def send(
     Raises :class:`~agency.problems.AgencyError`: ``cancelled``, ``link-lost`` (worth another attempt),
     ``peer-refused``, ``bad-peer``, whatever the source says, or ``source-changed``.
     """
-    raise NotImplementedError
+    session = Session(streams, source.size, idle=idle, bandwidth=bandwidth, progress=progress, cancelled=cancelled)
+    with session, Manifest(source.size, scratch) as mine, Manifest(source.size, scratch) as theirs:
+        return _Sending(source, session, compress, mine, theirs).send()
+
+
+class _Sending:
+    """The state that the threads share: what is next, and what is known of both sides' content."""
+
+    def __init__(self, source: Source, session: Session, compress: bool, mine: Manifest, theirs: Manifest) -> None:
+        self._source, self._session, self._compress = source, session, compress
+        self.mine, self.theirs = mine, theirs
+        self.places: Places | None = Places(mine)
+        self._plan = plan(source)
+        self._lock = threading.Lock()
+
+    def send(self) -> Result:
+        first = self._session.streams[0]
+        first.write(Kind.BEGIN, BEGIN.pack(self._source.size, BLOCK))
+        self._hear_what_is_there()
+        self._session.run(self._work)
+        self._source.check_unchanged()
+        root = self.mine.root()
+        for each in self._session.streams:
+            each.write(Kind.END, root)
+        return self._session.result(root, self._hear_the_end())
+
+    def _hear_what_is_there(self) -> None:
+        """The destination's manifest, as far as it has one."""
+        stream, zstd, after = self._session.streams[0], zstandard.ZstdDecompressor(), 0
+        while (frame := stream.next(Kind.HAVE, Kind.WAIT)).length or frame.kind is Kind.WAIT:
+            if frame.kind is Kind.WAIT:
+                continue
+            values = unpack(zstd, stream.read(frame.length), UNIT)
+            first, count = frame.unit * UNIT_BLOCKS, len(values) // DIGEST
+            if frame.unit < after or not count or len(values) % DIGEST or first + count > self.theirs.blocks:
+                raise bad_peer("says to have what is not in the content")
+            self.theirs.put(first, values)
+            after = -(-(first + count) // UNIT_BLOCKS)
+        if frame.flags & UNREADABLE:
+            self.places = None
+
+    def _hear_the_end(self) -> bytes:
+        stream = self._session.streams[0]
+        while (frame := stream.next(Kind.RESULT, Kind.WAIT)).kind is Kind.WAIT:
+            pass
+        return stream.read(frame.length)
+
+    def _work(self, number: int) -> None:
+        _Courier(self, self._session.streams[number], self._session.tallies[number], Compressor(self._compress)).work()
+
+    def take(self) -> tuple[Run, bytes] | None:
+        """What is to be sent next, with its bytes unless it is a hole; None if that was all."""
+        with self._lock:
+            run = next(self._plan, None)
+            if run and not run.hole and self._source.sequential:
+                return run, self._read(run.first)
+        return None if run is None else (run, b"" if run.hole else self._read(run.first))
+
+    def _read(self, unit: int) -> bytes:
+        length = min(UNIT, self._source.size - unit * UNIT)
+        data = self._source.read(unit * UNIT, length)
+        if len(data) != length:
+            what = f"the source ends at byte {unit * UNIT + len(data)}, and should have {self._source.size}"
+            raise refuse("source-short", what, "see whether it was cut, or is still written, and transfer it again")
+        return data
+
+
+class _Courier:
+    """What one thread does: all that is to be done with a unit, then the next."""
+
+    def __init__(self, sending: _Sending, stream: Stream, tally: Tally, compressor: Compressor) -> None:
+        self._sending, self._stream, self._tally, self._compressor = sending, stream, tally, compressor
+        self._under_way: deque[tuple[Tally, list[tuple[bytes, int]]]] = deque()
+        self._confirmed = 0
+
+    def work(self) -> None:
+        while taken := self._sending.take():
+            run, data = taken
+            if run.hole:
+                self._skip(run)
+            else:
+                self._unit(run.first, data)
+            self._hear(_UNDER_WAY)
+        self._hear(0)
+
+    def _skip(self, run: Run) -> None:
+        mine = self._sending.mine
+        first = run.first * UNIT_BLOCKS
+        mine.fill(first, min(run.count * UNIT_BLOCKS, mine.blocks - first))
+        length = min((run.first + run.count) * UNIT, mine.size) - run.first * UNIT
+        self._stream.write(Kind.SKIP, NUMBER.pack(run.count), unit=run.first)
+        self._under_way.append((Tally(zero=length), []))
+
+    def _unit(self, unit: int, data: bytes) -> None:
+        first, values = unit * UNIT_BLOCKS, digests(data)
+        self._sending.mine.set_unit(unit, values)
+        kinds, head, parts, tally = self._sort(unit, values, memoryview(data))
+        if kinds.count(kinds[0]) == len(kinds) and kinds[0] in (BlockKind.ZERO, BlockKind.SAME):
+            self._stream.write(
+                Kind.SKIP, NUMBER.pack(1), unit=unit, flags=SAME_UNITS if kinds[0] == BlockKind.SAME else 0
+            )
+        else:
+            payload = data if len(parts) == len(values) else b"".join(parts)
+            packed = self._compressor.pack(payload) if payload else None
+            flags, payload = (PACKED, packed) if packed else (0, payload)
+            self._stream.write(Kind.UNIT, kinds + head, payload, unit=unit, flags=flags)
+        there = [(value, first + each) for each, value in enumerate(values) if value != ZERO]
+        self._under_way.append((tally, there))
+
+    def _sort(self, unit: int, values: list[bytes], data: memoryview) -> tuple[bytes, bytes, list[memoryview], Tally]:
+        """What is said of each block, the digests and places that go with that, and the data that has to go."""
+        places, known = self._sending.places, self._sending.theirs.unit(unit)
+        kinds, head, parts, tally = bytearray(), bytearray(), list[memoryview](), Tally()
+        for number, value in enumerate(values):
+            block = data[number * BLOCK : (number + 1) * BLOCK]
+            if value == known[number]:
+                kinds.append(BlockKind.SAME)
+                tally.same += len(block)
+            elif value == ZERO:
+                kinds.append(BlockKind.ZERO)
+                tally.zero += len(block)
+            elif places and (place := places.find(value)) is not None:
+                kinds.append(BlockKind.COPY)
+                head += value + NUMBER.pack(place)
+                tally.copied += len(block)
+            else:
+                kinds.append(BlockKind.DATA)
+                head += value
+                parts.append(block)
+                tally.data += len(block)
+        return bytes(kinds), bytes(head), parts, tally
+
+    def _hear(self, under_way: int) -> None:
+        """Hear what is written by now; wait where more than so many frames are not."""
+        while self._under_way:
+            wait = len(self._under_way) > under_way
+            frame = self._stream.next(Kind.DONE) if wait else self._stream.next_if_any(Kind.DONE)
+            if frame is None:
+                return
+            count = frame.unit - self._confirmed
+            if frame.length != NUMBER.size or not 0 < count <= len(self._under_way):
+                raise bad_peer("says to have written what was not sent")
+            (waited,) = NUMBER.unpack(self._stream.read(frame.length))
+            self._confirmed = frame.unit
+            self._written([self._under_way.popleft() for _ in range(count)], waited / 1e6)
+
+    def _written(self, frames: list[tuple[Tally, list[tuple[bytes, int]]]], waited_there: float) -> None:
+        for tally, there in frames:
+            self._tally.add(tally)
+            if places := self._sending.places:
+                for digest, block in there:
+                    places.add(digest, block)
+        self._compressor.observe(sum(tally.data for tally, _ in frames), self._stream.waited, waited_there)

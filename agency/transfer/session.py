@@ -1,0 +1,175 @@
+"""What both sides of a transfer have in common: streams with a thread each, one end for all of them, and progress."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from typing import Self, TypeVar
+
+from agency.problems import AgencyError, problem_of, refuse
+from agency.transfer.pace import Bandwidth, Share
+from agency.transfer.progress import Progress, Result
+from agency.transfer.wire import PROBLEM, Kind, Lost, PeerRefused, Stopped, Stream, problem_for_peer
+
+T = TypeVar("T")
+
+_TICK = 0.1
+"""Seconds, at most, until a cancel is seen."""
+_REPORT = 0.5
+"""Seconds between reports of progress."""
+_RECENT = 5.0
+"""Seconds that the rate is an average of."""
+_GRACE = 1.0
+"""Seconds for the true reason to arrive by another stream, when one breaks; and for the other side to hear ours."""
+_WAIT = 5.0
+"""Seconds between signs of life while one side works for long."""
+
+
+@dataclass
+class Tally:
+    """Bytes of content, by what became of them; one thread's."""
+
+    data: int = 0
+    copied: int = 0
+    same: int = 0
+    zero: int = 0
+
+    def add(self, other: Tally) -> None:
+        """Add up."""
+        self.data += other.data
+        self.copied += other.copied
+        self.same += other.same
+        self.zero += other.zero
+
+    @property
+    def sum(self) -> int:
+        return self.data + self.copied + self.same + self.zero
+
+
+class Session:
+    """One transfer's streams and threads. The thread that makes it directs the others, and is the only one that calls
+    ``progress`` and ``cancelled``."""
+
+    def __init__(
+        self,
+        sockets: Sequence[socket.socket],
+        total: int,
+        *,
+        idle: float,
+        bandwidth: Bandwidth | None,
+        progress: Callable[[Progress], None],
+        cancelled: Callable[[], bool],
+    ) -> None:
+        share = Share(bandwidth) if bandwidth else None
+        self.streams = [Stream(each, idle=idle, share=share, check=self.check) for each in sockets]
+        self.tallies = [Tally() for _ in sockets]
+        self.total = total
+        self.start = time.monotonic()
+        self._progress, self._cancelled = progress, cancelled
+        self._stopped = self._ending = False
+        self._director = threading.get_ident()
+        self._errors: list[BaseException] = []
+        self._recently = [(self.start, 0)]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        """Whatever went wrong becomes a problem for people."""
+        self.close(error)
+        if isinstance(error, Exception) and not isinstance(error, AgencyError):
+            raise AgencyError(problem_of(error)) from error
+
+    def check(self) -> None:
+        """Raise if the transfer should not go on."""
+        if self._stopped:
+            raise Stopped
+        if threading.get_ident() == self._director and not self._ending and self._cancelled():
+            raise refuse("cancelled", "the transfer was cancelled", "start it again: it goes on from here")
+
+    def run(self, work: Callable[[int], None]) -> None:
+        """Do the work of each stream, by its number, in threads of their own; when all have ended, raise the gravest of
+        their errors."""
+        numbers = range(len(self.streams))
+        threads = [threading.Thread(target=self._guarded, args=(work, each), daemon=True) for each in numbers]
+        for each in threads:
+            each.start()
+        try:
+            self._direct(threads)
+        finally:
+            self._stopped = True
+            for each in threads:
+                each.join()
+            self._stopped = False
+        if self._errors:
+            raise min(self._errors, key=lambda error: isinstance(error, Lost))
+
+    def aside(self, job: Callable[[], T]) -> T:
+        """Do what takes long, and let the other side see meanwhile that there is somebody."""
+        with ThreadPoolExecutor(1) as pool:
+            future = pool.submit(job)
+            while not wait([future], _WAIT).done:
+                with contextlib.suppress(Lost):
+                    self.streams[0].write(Kind.WAIT)
+            return future.result()
+
+    def report(self) -> None:
+        """Tell how far it is."""
+        now, done = time.monotonic(), sum(each.sum for each in self.tallies)
+        self._recently = [each for each in self._recently if now - each[0] < _RECENT] or self._recently[-1:]
+        since, before = self._recently[0]
+        self._recently.append((now, done))
+        rate = (done - before) / max(now - since, 1e-6)
+        left = (self.total - done) / rate if rate else None
+        self._progress(Progress(done, self.total, sum(each.wire for each in self.streams), rate, left))
+
+    def result(self, root: bytes, statement: bytes) -> Result:
+        """What came of it, now that it is complete."""
+        self.report()
+        sums = {name: sum(getattr(each, name) for each in self.tallies) for name in ("data", "copied", "same", "zero")}
+        wire, seconds = sum(each.wire for each in self.streams), time.monotonic() - self.start
+        return Result(self.total, wire=wire, seconds=seconds, root=root, statement=statement, **sums)
+
+    def too_late(self) -> None:
+        """From here on it cannot be cancelled."""
+        self._ending = True
+
+    def close(self, error: BaseException | None = None) -> None:
+        """End the streams; tell the other side first if an error is the reason, unless it is the other side's own."""
+        self.too_late()
+        tell = error is not None and not isinstance(error, Lost | PeerRefused)
+        for each in self.streams:
+            if error is not None and tell and each.clean:
+                with contextlib.suppress(Lost):
+                    each.hurry(_GRACE)
+                    each.write(Kind.RESULT, problem_for_peer(problem_of(error)), flags=PROBLEM)
+        for each in self.streams:
+            each.close(_GRACE if tell else 0)
+
+    def _guarded(self, work: Callable[[int], None], number: int) -> None:
+        try:
+            work(number)
+        except Stopped:
+            pass
+        except BaseException as error:  # noqa: BLE001 - raised again by the director
+            self._errors.append(error)
+
+    def _direct(self, threads: list[threading.Thread]) -> None:
+        """Watch over the threads until they end, or should: at once, or when one breaks and no better reason comes."""
+        reported = broken = time.monotonic()
+        while alive := [each for each in threads if each.is_alive()]:
+            alive[0].join(_TICK)
+            self.check()
+            now = time.monotonic()
+            if not self._errors:
+                broken = now
+            elif now - broken > _GRACE or not all(isinstance(each, Lost) for each in self._errors):
+                return
+            if now - reported > _REPORT:
+                reported = now
+                self.report()

@@ -1,0 +1,110 @@
+"""Whole transfers, between ends in memory."""
+
+from __future__ import annotations
+
+import random
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agency.transfer.ends import BLOCK, UNIT
+from agency.transfer.manifest import Manifest
+from tests.agency.transfer.ends import MemorySink, MemorySource, transfer
+
+KINDS = st.lists(st.tuples(st.sampled_from("0Adr"), st.integers(1, 24)), max_size=8)
+"""Runs of blocks: zeros, always the same, one of a few, random."""
+
+
+def content(runs: list[tuple[str, int]], tail: int, seed: int) -> bytes:
+    """Content of such runs of blocks, and a short block."""
+    some = random.Random(seed)  # noqa: S311 - the same each time
+    makers = {
+        "0": lambda: bytes(BLOCK),
+        "A": lambda: b"A" * BLOCK,
+        "d": lambda: some.choice(b"wxyz").to_bytes() * BLOCK,
+        "r": lambda: some.randbytes(BLOCK),
+    }
+    return b"".join(makers[kind]() for kind, count in runs for _ in range(count)) + some.randbytes(tail)
+
+
+@given(
+    KINDS,
+    st.sampled_from([0, 1, 512, BLOCK - 1]),
+    KINDS,
+    st.booleans(),
+    st.integers(1, 4),
+    st.booleans(),
+    st.booleans(),
+)
+@settings(max_examples=40, deadline=None)
+def test_any_content_arrives(
+    runs: list[tuple[str, int]],
+    tail: int,
+    old: list[tuple[str, int]],
+    begun: bool,
+    streams: int,
+    in_order: bool,
+    compress: bool,
+) -> None:
+    """Whatever the content consists of, whatever was there before, and by however many streams: it arrives, and what
+    both sides say of it is the same."""
+    new = content(runs, tail, 1)
+    source = MemorySource(new, sequential=in_order)
+    sink = MemorySink(len(new), content(old, 7, 1) if begun else None)
+    sent, received = transfer(source, sink, streams, sending={"compress": compress}).results
+    assert sink.content == new
+    assert sent.root == received.root == sink.root
+    assert (sent.data, sent.copied, sent.same, sent.zero) == (
+        received.data,
+        received.copied,
+        received.same,
+        received.zero,
+    )
+    assert sent.data + sent.copied + sent.same + sent.zero == len(new)
+    assert sent.wire == received.wire
+
+
+@given(KINDS, st.sampled_from([0, 1, 512, BLOCK - 1]), st.integers(1, 4))
+@settings(max_examples=20, deadline=None)
+def test_ends_in_order_are_served_in_order(runs: list[tuple[str, int]], tail: int, streams: int) -> None:
+    """A sequential sink gets each byte once and in order, whatever the number of streams, and nothing as a copy."""
+    new = content(runs, tail, 2)
+    source, sink = MemorySource(new, sequential=True), MemorySink(len(new), sequential=True)
+    sent, _ = transfer(source, sink, streams).results
+    assert (sink.content, sink.place) == (new, len(new))
+    assert source.asked == sorted(set(source.asked))
+    assert sent.copied == 0
+
+
+def test_only_what_changed_goes() -> None:
+    """A second transfer sends the changed blocks, and neither reads nor writes the others at the destination."""
+    some = random.Random(3)  # noqa: S311 - the same each time
+    old = some.randbytes(64 * BLOCK)
+    new = bytearray(old)
+    new[20 * BLOCK : 21 * BLOCK] = some.randbytes(BLOCK)
+    new[40 * BLOCK : 42 * BLOCK] = bytes(2 * BLOCK)
+    sink = MemorySink(len(new), old)
+    sent, _ = transfer(MemorySource(bytes(new)), sink).results
+    assert sink.content == new
+    assert (sent.data, sent.zero, sent.copied) == (BLOCK, 2 * BLOCK, 0)
+    assert sink.written == BLOCK
+    assert sent.wire < BLOCK + 64 * 32 + 4096
+
+
+def test_blocks_that_are_there_are_not_sent_again() -> None:
+    """What was written once is copied at the destination, once it is confirmed: less than one in 64 frames twice."""
+    unit = random.Random(4).randbytes(UNIT)  # noqa: S311 - the same each time
+    sink = MemorySink(200 * UNIT)
+    sent, _ = transfer(MemorySource(unit * 200), sink, 1).results
+    assert sink.content == unit * 200
+    assert sent.data <= 64 * UNIT
+
+
+def test_the_destinations_statement_reaches_the_sender() -> None:
+    """What the destination testifies is what the sender's result has."""
+
+    def testify(manifest: Manifest) -> bytes:
+        return b"I have " + manifest.root()
+
+    sent, received = transfer(MemorySource(b"x" * 100), MemorySink(100), receiving={"testify": testify}).results
+    assert sent.statement == received.statement == b"I have " + sent.root
