@@ -111,7 +111,7 @@ class _Receiving:
         for first, values in known.runs() if known else ():
             if values.count(0) < len(values):
                 stream.write(Kind.HAVE, zstd.compress(values), unit=first // UNIT_BLOCKS)
-        stream.write(Kind.HAVE, flags=0 if self.sink.readable else UNREADABLE)
+        stream.write(Kind.HAVE, flags=UNREADABLE if self.sink.sequential else 0)
 
     def _check_whole(self) -> bytes:
         if self._left:
@@ -285,7 +285,7 @@ class _Hand:
         return payload
 
     def _copy(self, value: bytes, place: int, length: int) -> bytes:
-        if not self._sink.readable or place >= self._manifest.blocks or self._manifest.get(place) != value:
+        if self._sink.sequential or place >= self._manifest.blocks or self._manifest.get(place) != value:
             raise bad_peer("takes for written what is not")
         data = self._sink.read(place * BLOCK, min(BLOCK, self._sink.size - place * BLOCK))
         data = data[:length] + bytes(max(length - len(data), 0))

@@ -42,7 +42,7 @@ class MemorySink:
     """Content in memory, of which something may be known from before."""
 
     def __init__(self, size: int, before: bytes | None = None, *, sequential: bool = False) -> None:
-        self.size, self.sequential, self.readable = size, sequential, not sequential
+        self.size, self.sequential = size, sequential
         self.blank = before is None
         self.content = bytearray(size) if before is None else bytearray(before[:size].ljust(size, b"\0"))
         self.before = before
@@ -72,7 +72,7 @@ class MemorySink:
             self.content[offset : offset + length] = bytes(length)
 
     def read(self, offset: int, length: int) -> bytes:
-        assert self.readable
+        assert not self.sequential
         return bytes(self.content[offset : offset + length])
 
     def finish(self, manifest: Manifest) -> None:
