@@ -9,18 +9,9 @@ import sqlite3
 
 import structlog
 from pydantic import ValidationError
-from sqlalchemy.exc import DBAPIError
 
-from agency.blobs import DamagedBlob, NoSuchBlob
-from agency.messaging.acl import NotUnderstood
-from agency.store.credentials import CredentialsUnreadable
-from agency.store.keyring import KeyringError
-from agency.store.store import AlreadyExists, CannotOpen, Conflicted, NotStored
-from descriptors.documents import DocumentError
 from descriptors.messages import Problem
-from vendor_modules import registry
 from vendor_modules.errors import VendorError
-from vendor_modules.vendor_file import BadVendorFile
 
 log = structlog.get_logger("agency")
 
@@ -38,21 +29,30 @@ def refuse(code: str, message: str, remedy: str) -> AgencyError:
     return AgencyError(Problem(code=code, message=message, remedy=remedy))
 
 
-_FORESEEN: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str, str], ...] = (
-    (NotUnderstood, "not-understood", "speak the protocol with its documents"),
-    (DocumentError, "bad-document", "correct the document and submit it again"),
-    (NotStored, "not-found", "see `agency status` for what there is"),
-    (AlreadyExists, "already-exists", "see `agency status` for what there is"),
-    (Conflicted, "changed-meanwhile", "look at it as it is now, and try again"),
-    (CannotOpen, "store-unusable", "see that the database is up, and is the agency's; or restore it from a backup"),
-    (CredentialsUnreadable, "credentials-unreadable", "do as it says"),
-    (KeyringError, "bad-master-key", "do as it says; without its key, an agency cannot read its credentials"),
-    (NoSuchBlob, "file-missing", "`agency submit` the descriptor again: it uploads its files"),
-    (DamagedBlob, "file-damaged", "`agency submit` the descriptor again: it uploads its files"),
-    ((registry.UnknownModule, registry.BrokenModule), "bad-value", "correct the value and try again"),
-    (BadVendorFile, "bad-vendor-file", "write it as YAML or JSON"),
-)
-"""Errors whose own words are for people: their code, and what to do."""
+_FORESEEN = {
+    "agency.messaging.acl.NotUnderstood": ("not-understood", "speak the protocol with its documents"),
+    "descriptors.problems.DocumentError": ("bad-document", "correct the document and submit it again"),
+    "agency.store.store.NotStored": ("not-found", "see `agency status` for what there is"),
+    "agency.store.store.AlreadyExists": ("already-exists", "see `agency status` for what there is"),
+    "agency.store.store.Conflicted": ("changed-meanwhile", "look at it as it is now, and try again"),
+    "agency.store.store.CannotOpen": (
+        "store-unusable",
+        "see that the database is up, and is the agency's; or restore it from a backup",
+    ),
+    "agency.store.credentials.CredentialsUnreadable": ("credentials-unreadable", "do as it says"),
+    "agency.store.keyring.KeyringError": (
+        "bad-master-key",
+        "do as it says; without its key, an agency cannot read its credentials",
+    ),
+    "agency.blobs.NoSuchBlob": ("file-missing", "`agency submit` the descriptor again: it uploads its files"),
+    "agency.blobs.DamagedBlob": ("file-damaged", "`agency submit` the descriptor again: it uploads its files"),
+    "vendor_modules.registry.UnknownModule": ("bad-value", "correct the value and try again"),
+    "vendor_modules.registry.BrokenModule": ("bad-value", "correct the value and try again"),
+    "vendor_modules.vendor_file.BadVendorFile": ("bad-vendor-file", "write it as YAML or JSON"),
+}
+"""Errors whose own words are for people: their code, and what to do. By name: to import them all takes 80 MB, which a
+transfer proxy has not."""
+_DATABASE = "sqlalchemy.exc.DBAPIError"
 _DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _CODE_LENGTH = 40
 
@@ -81,14 +81,14 @@ def _foreseen(error: BaseException) -> Problem | None:
     if isinstance(error, VendorError):
         code, remedy = _code(type(error).__name__), _clean(error.remedy)
         return Problem(code=code, message=_clean(str(error)), remedy=remedy, retryable=error.retryable)
-    for kinds, code, remedy in _FORESEEN:
-        if isinstance(error, kinds):
-            return Problem(code=code, message=_clean(str(error)), remedy=remedy)
+    kinds = [f"{kind.__module__}.{kind.__qualname__}" for kind in type(error).__mro__]
+    if known := next((_FORESEEN[kind] for kind in kinds if kind in _FORESEEN), None):
+        return Problem(code=known[0], message=_clean(str(error)), remedy=known[1])
     if isinstance(error, ValidationError):
         return Problem(code="bad-value", message=_clean(_wrong_values(error)), remedy="correct the value and try again")
     if isinstance(error, TimeoutError):
         return Problem(code="timed-out", message="no answer in time", remedy="try again", retryable=True)
-    if isinstance(error, DBAPIError | sqlite3.Error):
+    if isinstance(error, sqlite3.Error) or _DATABASE in kinds:
         log.warning("the database refused", exc_info=error)
         return _database_problem(error)
     if isinstance(error, OSError):
@@ -110,9 +110,9 @@ def _wrong_values(error: ValidationError) -> str:
     return f"{error.title}: {'; '.join(places)}"
 
 
-def _database_problem(error: DBAPIError | sqlite3.Error) -> Problem:
+def _database_problem(error: BaseException) -> Problem:
     """Only the driver's words: SQLAlchemy's have the statement with its values."""
-    words = str(error.orig if isinstance(error, DBAPIError) else error)
+    words = str(getattr(error, "orig", error))
     if "disk is full" in words:
         return _disk_full("the database cannot be written")
     remedy = "see that the database is up and can be written, then try again"

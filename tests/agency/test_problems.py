@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib
 import sqlite3
 
 import pytest
@@ -10,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 from sqlalchemy.exc import OperationalError
 
 from agency.blobs import DamagedBlob, NoSuchBlob
-from agency.problems import problem_of
+from agency.problems import _DATABASE, _FORESEEN, problem_of
 from agency.store.credentials import CredentialsUnreadable
 from agency.store.keyring import KeyringError
 from agency.store.store import AlreadyExists, CannotOpen, Conflicted
@@ -78,3 +79,11 @@ def test_a_wrong_value_is_not_shown() -> None:
     message = problem_of(caught.value).message
     assert "passwrd" in message
     assert "hush-hush" not in message
+
+
+def test_errors_that_are_foreseen_by_name_are_there() -> None:
+    """Every error that the table names can be imported under that name: none was renamed behind its back."""
+    for name in (*_FORESEEN, _DATABASE):
+        module, _, kind = name.rpartition(".")
+        assert issubclass(getattr(importlib.import_module(module), kind), Exception)
+        assert getattr(importlib.import_module(module), kind).__module__ == module
