@@ -12,8 +12,8 @@ import json
 import os
 import secrets
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,6 +26,7 @@ from agency import logs, weights
 from agency.agents import addresses
 from agency.api import views
 from agency.api.offers_page import CONTENT_POLICY, offers_html
+from agency.http_server import Server
 from agency.messaging.request import ask
 from agency.problems import AgencyError, problem_of, refuse
 from agency.records import records
@@ -276,14 +277,6 @@ def _followed(agency: Agency, application: str, job: Callable[[], Awaitable[Docu
     return StreamingResponse(lines(), media_type="application/x-ndjson")
 
 
-class _Server(uvicorn.Server):
-    """A server that leaves signals to the program it runs in."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
 @asynccontextmanager
 async def serving(agency: Agency) -> AsyncIterator[str]:
     """Serve the API while inside; gives its URL. Where it is, and its token, is written for the same user to read."""
@@ -302,7 +295,7 @@ async def serving(agency: Agency) -> AsyncIterator[str]:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         _listen(listener, agency.settings.port)
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        server = _Server(config)
+        server = Server(config)
         task = asyncio.create_task(server.serve(sockets=[listener]))
         file = agency.settings.state / API_FILE
         _write_private(file, json.dumps({"url": url, "token": token, "pid": os.getpid()}))

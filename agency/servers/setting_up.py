@@ -28,9 +28,9 @@ from string import Template
 
 from pydantic import SecretStr
 
+from agency.certificates import Authority, Identity, certify, given, new_authority, put
 from agency.problems import refuse
 from agency.servers import secrets as kept
-from agency.servers.certificates import Authority, Identity, certify, given, new_authority
 from agency.settings import Settings
 from agency.state import opened
 
@@ -265,19 +265,7 @@ def _write(
 
 
 def _put(file: Path, content: bytes, mode: int, owner: pwd.struct_passwd | None = None) -> None:
-    """Write a file whole or not at all; at no time can more people read it than ``mode`` says."""
-    draft = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(content)
-            os.fchmod(stream.fileno(), mode)
-        if owner is not None:
-            _give(draft, owner)
-        draft.replace(file)
-    except BaseException:
-        draft.unlink(missing_ok=True)
-        raise
+    put(file, content, mode, lambda draft: None if owner is None else _give(draft, owner))
 
 
 def _give(path: Path, user: pwd.struct_passwd) -> None:

@@ -9,7 +9,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from agency.servers.certificates import Authority, certify
+from agency.certificates import Authority, certify
 from tests.labs.agency import wait_until
 from tests.labs.dns import name_server
 from tests.labs.xmpp import RawComponent, RawStream, TwoSites, XmppServer, server_set_up

@@ -13,6 +13,7 @@ from pydantic import SecretStr
 from slixmpp.exceptions import IqError
 from spade.message import Message
 
+from agency.certificates import new_authority
 from agency.messaging import conversations
 from agency.messaging.acl import Performative, Protocol, compose, content_of, is_bounce
 from agency.messaging.agent import RoleAgent
@@ -23,7 +24,6 @@ from agency.messaging.links.stanzas import ACL
 from agency.messaging.request import Responder, ask
 from agency.problems import AgencyError, refuse
 from agency.running import _link
-from agency.servers.certificates import new_authority
 from agency.settings import Settings
 from agency.state import opened
 from descriptors.base import Document

@@ -34,9 +34,9 @@ from xml.sax.saxutils import escape
 
 import pytest
 
+from agency.certificates import Authority, certify
 from agency.servers import secrets
 from agency.servers.accounts import make
-from agency.servers.certificates import Authority, certify
 from agency.servers.setting_up import Kind, Plan, set_up
 from agency.settings import Settings
 from agency.state import opened

@@ -15,10 +15,11 @@ import pytest
 from pydantic import SecretStr
 from typer.testing import CliRunner
 
+from agency import certificates
+from agency.certificates import certify, given, new_authority
 from agency.cli import app
 from agency.problems import AgencyError
-from agency.servers import accounts, certificates, secrets
-from agency.servers.certificates import certify, given, new_authority
+from agency.servers import accounts, secrets
 from agency.servers.setting_up import Kind, Plan, set_up
 from agency.settings import Settings
 from agency.state import opened

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import ipaddress
+import os
+import secrets
 import ssl
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -70,7 +74,7 @@ def new_authority(site: str) -> Authority:
 
 
 def certify(authority: Authority, names: list[str]) -> Identity:
-    """A certificate for a server of these names, the first of which is its own."""
+    """A certificate for a server of these names, or IP addresses, the first of which is its own."""
     issuer = x509.load_pem_x509_certificate(authority.certificate)
     issuer_key = cast(ec.EllipticCurvePrivateKey, load_pem_private_key(authority.key, None))
     key = ec.generate_private_key(ec.SECP256R1())
@@ -81,13 +85,20 @@ def certify(authority: Authority, names: list[str]) -> Identity:
     ]  # a server that calls another is its client
     certificate = (
         _begun(name, issuer.subject, key.public_key(), CERTIFICATE_DAYS)
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(each) for each in names]), critical=False)
+        .add_extension(x509.SubjectAlternativeName([_name(each) for each in names]), critical=False)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key()), critical=False)
         .sign(issuer_key, hashes.SHA256())
     )
     return Identity(certificate.public_bytes(Encoding.PEM), _pem(key), authority.certificate)
+
+
+def _name(text: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(text))
+    except ValueError:
+        return x509.DNSName(text)
 
 
 def _begun(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, days: int) -> x509.CertificateBuilder:
@@ -128,6 +139,22 @@ def given(certificate: Path, key: Path, authorities: Path, names: list[str]) -> 
                 "bad-certificate", message, "give PEM files; the key must be the certificate's, and have no password"
             ) from None
     return identity
+
+
+def put(file: Path, content: bytes, mode: int, prepare: Callable[[Path], None] = lambda _: None) -> None:
+    """Write a file whole or not at all; at no time can more people read it than ``mode`` says. ``prepare`` sees it
+    before it has its name."""
+    draft = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(content)
+            os.fchmod(stream.fileno(), mode)
+        prepare(draft)
+        draft.replace(file)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
 
 
 def _read(file: Path) -> bytes:
