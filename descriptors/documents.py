@@ -35,6 +35,7 @@ from descriptors.problems import MAX_PROBLEMS, DocumentError, Problem, explain, 
 from descriptors.reading import Lines, Reading, plain_json, read_json, read_yaml
 from descriptors.relocation import RelocationPlan, RelocationReceipt
 from descriptors.sla import Agreement, AgreementTemplate, CounterOffer, Offer, Refusal
+from descriptors.transfer import TransferManifest
 from descriptors.trust import Acceptance, Delegation
 from descriptors.xml_form import XmlReading, read_xml
 
@@ -62,6 +63,7 @@ DOCUMENTS: dict[str, type[Document]] = {
         Deployment,
         RelocationPlan,
         RelocationReceipt,
+        TransferManifest,
         Registration,
         Search,
         SearchResult,

@@ -59,6 +59,7 @@ from descriptors.sla import (
     Service,
     Term,
 )
+from descriptors.transfer import TransferManifest
 from descriptors.trust import Acceptance, Delegation
 
 _ALPHABET = st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"], exclude_characters="\ufffe\uffff")
@@ -571,6 +572,19 @@ receipts = built(
     stages=some(built(Stage, task=names, seconds=seconds)),
     problems=some(reasons),
 )
+manifests = built(
+    TransferManifest,
+    id=identifiers,
+    name=texts,
+    size=sizes,
+    root=digests,
+    block_size=sizes,
+    wire=sizes,
+    sender=identifiers,
+    receiver=identifiers,
+    started=moments,
+    finished=moments,
+)
 
 requests = built(
     Request,
@@ -625,6 +639,7 @@ DOCUMENTS: dict[type[Document], SearchStrategy[Any]] = {
     Deployment: deployments,
     RelocationPlan: plans,
     RelocationReceipt: receipts,
+    TransferManifest: manifests,
     Registration: registrations,
     Search: searches,
     SearchResult: st.builds(SearchResult, registrations=st.lists(registrations, max_size=3).map(tuple)),
