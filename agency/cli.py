@@ -5,19 +5,34 @@ Exit status: 0 done, 1 refused or failed, 2 wrong usage or a bad document, 3 no 
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-if TYPE_CHECKING:
-    from pydantic import SecretStr
-    from rich.console import Console
+from agency.terminal import (
+    FAILED,
+    INTERRUPTED,
+    UNREACHABLE,
+    USAGE,
+    AsJson,
+    State,
+    ask_secret,
+    explained,
+    failed,
+    locally,
+    log_to,
+    new_console,
+    print_json,
+    show_answer,
+    state_in,
+)
+from agency.transfer.cli import transfer_app
 
+if TYPE_CHECKING:
     from agency.client import Client
     from agency.settings import Settings
     from descriptors.application import Application
@@ -34,20 +49,10 @@ server_app = typer.Typer(help="Set up an XMPP server for the agents.", no_args_i
 app.add_typer(server_app, name="server")
 trust_app = typer.Typer(help="Say which other sites' agents are believed.", no_args_is_help=True)
 app.add_typer(trust_app, name="trust")
+app.add_typer(transfer_app, name="transfer")
 prices_app = typer.Typer()
 app.add_typer(prices_app, name="prices")
 
-T = TypeVar("T")
-
-FAILED, USAGE, UNREACHABLE, INTERRUPTED = 1, 2, 3, 130
-
-State = Annotated[
-    Path | None,
-    typer.Option(
-        "--state", help="The agency's state directory.", envvar="AGENCY_STATE", show_default="XDG state directory"
-    ),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else on standard output.")]
 Weights = Annotated[
     list[str] | None,
     typer.Option(
@@ -64,59 +69,24 @@ def main() -> None:
     app()
 
 
-def _state(given: Path | None) -> Path:
-    if given is not None:
-        return given
-    from agency.places import default_state
-
-    return default_state()
-
-
-def _console(*, stderr: bool = False) -> Console:
-    from rich.console import Console
-
-    return Console(stderr=stderr, highlight=False, soft_wrap=not sys.stdout.isatty())
-
-
-def _print_json(document: Any) -> None:
-    sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
-
-
-def _fail(problem: dict[str, Any], as_json: bool, status: int) -> typer.Exit:
-    if as_json:
-        _print_json({"problem": problem})
-    else:
-        from agency import show
-
-        show.problem(_console(stderr=True), problem)
-    return typer.Exit(status)
-
-
 @contextmanager
 def _client(state: Path | None, as_json: bool) -> Iterator[Client]:
     """A client of the running agency; what goes wrong is shown and ends the command."""
     from agency.client import Client, Refused, Unreachable
 
     try:
-        with closing(Client(_state(state))) as client:
+        with closing(Client(state_in(state))) as client:
             yield client
     except Refused as error:
-        raise _fail(error.problem, as_json, FAILED) from None
+        raise failed(error.problem, as_json, FAILED) from None
     except KeyboardInterrupt:
         remedy = "`agency status` shows how it goes; `agency relocate APP --cancel` undoes a relocation"
         problem = {"code": "not-followed", "message": "what was begun goes on in the agency", "remedy": remedy}
-        raise _fail(problem, as_json, INTERRUPTED) from None
+        raise failed(problem, as_json, INTERRUPTED) from None
     except Unreachable as error:
-        remedy = f"start it with `agency up --state {_state(state)}`"
+        remedy = f"start it with `agency up --state {state_in(state)}`"
         problem = {"code": "unreachable", "message": str(error), "remedy": remedy}
-        raise _fail(problem, as_json, UNREACHABLE) from None
-
-
-def _show(answer: Any, as_json: bool, how: Callable[[Console, Any], None]) -> None:
-    if as_json:
-        _print_json(answer)
-    else:
-        how(_console(), answer)
+        raise failed(problem, as_json, UNREACHABLE) from None
 
 
 # --- running an agency ---
@@ -140,8 +110,8 @@ def up(
     from agency.settings import Settings
 
     given: dict[str, Any] = {name: value for name, value in (("port", port), ("testbed", testbed)) if value is not None}
-    with _explained(as_json=False):
-        _run_until_stopped(Settings(state=_state(state), **given))
+    with explained(as_json=False):
+        _run_until_stopped(Settings(state=state_in(state), **given))
 
 
 def _run_until_stopped(settings: Settings) -> None:
@@ -154,12 +124,12 @@ def _run_until_stopped(settings: Settings) -> None:
 
     async def run() -> None:
         async with running_agency(settings) as agency, serving(agency) as url:
-            console = _console()
+            console = new_console()
             console.print(f"The agency runs in {settings.state}, its API at {url}.", markup=False)
             for name, cloud in agency.clouds.items():
                 console.print(f"  testbed cloud {name}: {cloud.url} (process {cloud.pid})")
             for vendor in agency.unusable:
-                show.unusable(_console(stderr=True), vendor)
+                show.unusable(new_console(stderr=True), vendor)
             settle()
             console.print("Ctrl-C stops it; its state stays.")
             await stopped()
@@ -182,7 +152,7 @@ def demo(
 
     from agency.demo import play
 
-    _log_to(None)
+    log_to(None)
     raise typer.Exit(asyncio.run(play(state, keep=keep, as_json=as_json)))
 
 
@@ -201,13 +171,13 @@ def submit(
     from descriptors.documents import Form, dump
 
     application, files = _with_files(file, as_json)
-    with _explained(as_json):
+    with explained(as_json):
         application = weights.weighed(application, weights.parse(weight or ()))
     with _client(state, as_json) as client:
         for digest, content in files.items():
             client.put(f"/blobs/{digest}", content)
         answer = client.post("/applications", content=dump(application, Form.JSON))
-    _show(answer, as_json, show.offers)
+    show_answer(answer, as_json, show.offers)
 
 
 def _with_files(file: Path, as_json: bool) -> tuple[Application, dict[str, bytes]]:
@@ -219,10 +189,10 @@ def _with_files(file: Path, as_json: bool) -> tuple[Application, dict[str, bytes
     try:
         return gather(load(file, expect=Application), file.parent)
     except DocumentError as error:
-        raise _fail(_bad_document(error), as_json, USAGE) from None
+        raise failed(_bad_document(error), as_json, USAGE) from None
     except MissingFile as error:
         problem = {"code": "file-missing", "message": str(error), "remedy": "put the file there, or correct its source"}
-        raise _fail(problem, as_json, USAGE) from None
+        raise failed(problem, as_json, USAGE) from None
 
 
 def _bad_document(error: Exception) -> dict[str, Any]:
@@ -246,9 +216,9 @@ def offers(
         answer = client.get(f"/applications/{application}/offers", weight=weight or [])
         page = client.text(f"/applications/{application}/offers.html", weight=weight or []) if html else ""
     if html:
-        with _explained(as_json):
+        with explained(as_json):
             html.write_text(page, encoding="utf-8")
-    _show(answer, as_json, show.offers)
+    show_answer(answer, as_json, show.offers)
 
 
 Strategy = Annotated[
@@ -285,11 +255,11 @@ def _negotiate(application: str, what: str | None, limits: dict[str, Any], state
 
     with _client(state, as_json) as client:
         if what:
-            with show.Following(_console(stderr=True)) as following:
+            with show.Following(new_console(stderr=True)) as following:
                 on_event = following.event if not as_json else lambda _: None
                 client.follow(f"/applications/{application}/{what}", on_event, **limits)
         answer = client.get(f"/applications/{application}/negotiation")
-    _show(answer, as_json, show.negotiation)
+    show_answer(answer, as_json, show.negotiation)
 
 
 @app.command()
@@ -303,17 +273,17 @@ def accept(
 
     with _client(state, as_json) as client:
         answer = client.post(f"/offers/{offer}/accept")
-    _show(answer, as_json, show.accepted)
+    show_answer(answer, as_json, show.accepted)
 
 
 def _act(application: str, action: str, state: Path | None, as_json: bool) -> None:
     from agency import show
 
-    with _client(state, as_json) as client, show.Following(_console(stderr=True)) as following:
+    with _client(state, as_json) as client, show.Following(new_console(stderr=True)) as following:
         answer = client.follow(
             f"/applications/{application}/{action}", following.event if not as_json else lambda _: None
         )
-    _show(
+    show_answer(
         answer,
         as_json,
         lambda console, d: console.print(f"{d['application']} is {d['status']}", *_urls(d), sep="\n  ", markup=False),
@@ -359,7 +329,7 @@ def status(
 
     with _client(state, as_json) as client:
         answer = client.get(f"/applications/{application}" if application else "/status")
-    _show(answer, as_json, show.application if application else show.status)
+    show_answer(answer, as_json, show.application if application else show.status)
 
 
 @app.command()
@@ -409,7 +379,7 @@ def relocate(
     with _client(state, as_json) as client:
         if cancel:
             answer = client.post(f"/applications/{application}/cancel")
-            _show(
+            show_answer(
                 answer,
                 as_json,
                 lambda console, _: console.print(f"{application}: what was begun is being undone", markup=False),
@@ -420,12 +390,12 @@ def relocate(
             planned = _planned(client, application, to, component, strategy)
             under_way = planned["id"]
             if plan or not as_json:
-                _show(planned, as_json, show.plan)
+                show_answer(planned, as_json, show.plan)
         if plan:
             return
-        with show.Following(_console(stderr=True)) as following:
+        with show.Following(new_console(stderr=True)) as following:
             receipt = client.follow(f"/plans/{under_way}/apply", following.event if not as_json else lambda _: None)
-    _show(receipt, as_json, show.receipt)
+    show_answer(receipt, as_json, show.receipt)
 
 
 def _planned(client: Client, application: str, to: str | None, component: str | None, strategy: str | None) -> Any:
@@ -472,7 +442,7 @@ def receipts(state: State = None, as_json: AsJson = False) -> None:
 
     with _client(state, as_json) as client:
         answer = client.get("/receipts")
-    _show(answer, as_json, show.receipts)
+    show_answer(answer, as_json, show.receipts)
 
 
 # --- documents and vendors ---
@@ -492,7 +462,7 @@ def document(
         raise typer.BadParameter(f"a document has the forms {', '.join(forms)}", param_hint="--form")
     with _client(state, form == Form.JSON) as client:
         text = client.text(f"/documents/{identifier}", form=Form.JSON if form == "wsag" else form)
-    with _explained(as_json=False):
+    with explained(as_json=False):
         sys.stdout.write(_as_wsag(text) if form == "wsag" else text)
 
 
@@ -524,10 +494,10 @@ def validate(
                 {k: getattr(p, k) for k in ("file", "line", "column", "element", "message", "expected")}
                 for p in error.problems
             ]
-            _print_json({"valid": False, "problems": problems})
+            print_json({"valid": False, "problems": problems})
             raise typer.Exit(USAGE) from None
-        raise _fail(_bad_document(error), False, USAGE) from None
-    _show(
+        raise failed(_bad_document(error), False, USAGE) from None
+    show_answer(
         {"valid": True, "document": document.tag},
         as_json,
         lambda console, d: console.print(f"{file}: a valid {d['document']}", markup=False),
@@ -551,13 +521,13 @@ def vendors(
     if modules:
         from vendor_modules.documentation import rows
 
-        with _explained(as_json):
+        with explained(as_json):
             answer = {"vendors": rows()}
-        _show(answer, as_json, show.modules)
+        show_answer(answer, as_json, show.modules)
         return
     with _client(state, as_json) as client:
         answer = client.get("/templates" if templates else "/vendors")
-    _show(answer, as_json, show.templates if templates else show.vendors)
+    show_answer(answer, as_json, show.templates if templates else show.vendors)
 
 
 @app.command()
@@ -573,41 +543,11 @@ def directory(
 
     with _client(state, as_json) as client:
         answer = client.get("/directory", site=site)
-    _show(answer, as_json, show.directory)
+    show_answer(answer, as_json, show.directory)
 
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The vendor's name.")]
 Config = typer.Option("--config", metavar="FILE", help="A YAML or JSON file: module, settings, credentials.")
-
-
-def _locally(work: Coroutine[Any, Any, T], state: Path, as_json: bool) -> T:
-    """Do work in this process; what goes wrong is logged in the state directory, if there is one, shown, and ends the
-    command."""
-    import asyncio
-
-    with _explained(as_json):
-        _log_to(state if state.exists() else None)
-        return asyncio.run(work)
-
-
-@contextmanager
-def _explained(as_json: bool) -> Iterator[None]:
-    """What goes wrong inside is shown as a problem and ends the command with 1."""
-    from agency.problems import problem_of
-
-    _log_to(None)  # structlog as it comes would print tracebacks to stdout, with the values of all variables
-    try:
-        yield
-    except (typer.Exit, typer.Abort, typer.BadParameter):
-        raise
-    except Exception as error:  # noqa: BLE001 - whatever it is, a user is shown words
-        raise _fail(problem_of(error).model_dump(mode="json"), as_json, FAILED) from None
-
-
-def _log_to(directory: Path | None) -> None:
-    from agency import logs
-
-    logs.configure(directory)
 
 
 @vendor_app.command("add")
@@ -629,11 +569,11 @@ def vendor_add(
 
     async def work() -> Any:
         file = VendorFile.read(config) if config else _asked(module or "")
-        return await vendors.add(_state(state), name, file)
+        return await vendors.add(state_in(state), name, file)
 
-    catalogue = _locally(work(), _state(state), as_json)
+    catalogue = locally(work(), state_in(state), as_json)
     answer = {"name": name, "region": catalogue.region, "sizes": [size.name for size in catalogue.sizes]}
-    _show(
+    show_answer(
         answer,
         as_json,
         lambda console, a: console.print(f"{name} answers from {a['region']} and is added.", markup=False),
@@ -668,9 +608,9 @@ def vendor_new(
     """Begin a Vendor Module: writes one that runs, with its tests. `agency vendor check NAME` says what is missing."""
     from agency import vendors
 
-    with _explained(as_json):
+    with explained(as_json):
         files = [str(file) for file in vendors.begin(name, into)]
-    _show(
+    show_answer(
         {"name": name, "files": files},
         as_json,
         lambda console, a: console.print("\n".join(["Written:", *a["files"], f"Next: agency vendor check {name}"])),
@@ -682,8 +622,8 @@ def vendor_remove(name: Name, state: State = None, as_json: AsJson = False) -> N
     """Forget a vendor and its credentials; refused while something of ours is there."""
     from agency import vendors
 
-    _locally(vendors.remove(_state(state), name), _state(state), as_json)
-    _show({"name": name}, as_json, lambda console, a: console.print(f"{name} is removed.", markup=False))
+    locally(vendors.remove(state_in(state), name), state_in(state), as_json)
+    show_answer({"name": name}, as_json, lambda console, a: console.print(f"{name} is removed.", markup=False))
 
 
 @vendor_app.command("check")
@@ -698,15 +638,15 @@ def vendor_check(
     from vendor_modules import conformance
     from vendor_modules.vendor_file import VendorFile
 
-    console = _console(stderr=as_json)
+    console = new_console(stderr=as_json)
 
     async def work() -> Any:
         file = VendorFile.read(config) if config else None
-        async with vendors.subject(_state(state), name, file) as subject:
+        async with vendors.subject(state_in(state), name, file) as subject:
             return await conformance.check_vendor(subject, lambda result: show.check(console, result, quiet=as_json))
 
-    report = _locally(work(), _state(state), as_json)
-    _show(report.to_json(), as_json, show.report)
+    report = locally(work(), state_in(state), as_json)
+    show_answer(report.to_json(), as_json, show.report)
     if not report.passed:
         raise typer.Exit(FAILED)
 
@@ -778,8 +718,8 @@ def server_init(
         user=user,
         certificate=(cert, key, ca) if cert and key and ca else None,
     )
-    done = _locally(set_up(plan, _state(state), force=force), _state(state), as_json)
-    _show(asdict(done), as_json, show.server)
+    done = locally(set_up(plan, state_in(state), force=force), state_in(state), as_json)
+    show_answer(asdict(done), as_json, show.server)
 
 
 @server_app.command("account")
@@ -795,13 +735,13 @@ def server_account(
     """Make accounts for agents that come as clients, or give them new passwords. ejabberd must run for this."""
     from agency.servers import accounts
 
-    password = _secret("Password") if ask else None
+    password = ask_secret("Password") if ask else None
 
     async def work() -> list[str]:
-        return [await accounts.make(name, directory, _state(state), password) for name in names]
+        return [await accounts.make(name, directory, state_in(state), password) for name in names]
 
-    jids = _locally(work(), _state(state), as_json)
-    _show(
+    jids = locally(work(), state_in(state), as_json)
+    show_answer(
         {"jids": jids},
         as_json,
         lambda console, a: console.print(*(f"{jid} has an account." for jid in a["jids"]), sep="\n", markup=False),
@@ -817,18 +757,10 @@ def server_secret(
     """Keep what the agency logs in to a server with that was set up elsewhere; asks for it, or reads a line."""
     from agency.servers import accounts
 
-    _locally(accounts.keep(jid, _secret("Secret"), _state(state)), _state(state), as_json)
-    _show({"jid": jid}, as_json, lambda console, a: console.print(f"The secret of {a['jid']} is kept.", markup=False))
-
-
-def _secret(what: str) -> SecretStr:
-    """A secret from the terminal, unseen; or the next line of standard input."""
-    from pydantic import SecretStr
-
-    given = typer.prompt(what, hide_input=True) if sys.stdin.isatty() else sys.stdin.readline().rstrip("\r\n")
-    if not given:
-        raise typer.BadParameter(f"an empty {what.lower()} keeps nobody out")
-    return SecretStr(given)
+    locally(accounts.keep(jid, ask_secret("Secret"), state_in(state)), state_in(state), as_json)
+    show_answer(
+        {"jid": jid}, as_json, lambda console, a: console.print(f"The secret of {a['jid']} is kept.", markup=False)
+    )
 
 
 # --- trust ---
@@ -842,9 +774,9 @@ def trust_show(state: State = None, as_json: AsJson = False) -> None:
     """Print this site's name and public key, for other sites to trust it by."""
     from agency.trust import local
 
-    own = _locally(local.own(_state(state)), _state(state), as_json)
+    own = locally(local.own(state_in(state)), state_in(state), as_json)
     answer = {"sites": [{"site": each.site, "key": each.key} for each in own]}
-    _show(
+    show_answer(
         answer,
         as_json,
         lambda console, a: console.print(*(f"{each['site']} {each['key']}" for each in a["sites"]), sep="\n"),
@@ -857,11 +789,11 @@ def trust_list(state: State = None, as_json: AsJson = False) -> None:
     from agency import show
     from agency.trust import local
 
-    sites = _locally(local.trusted(_state(state)), _state(state), as_json)
+    sites = locally(local.trusted(state_in(state)), state_in(state), as_json)
     answer = {
         "sites": [{"site": s.site, "key": s.key, "own": s.own, "added": s.added.isoformat()} for s in sites],
     }
-    _show(answer, as_json, show.sites)
+    show_answer(answer, as_json, show.sites)
 
 
 @trust_app.command("add")
@@ -874,8 +806,8 @@ def trust_add(
     """Believe another site's agents. Be sure that the key is its own: ask over another way. It may have several."""
     from agency.trust import local
 
-    added = _locally(local.trust(_state(state), site, key), _state(state), as_json)
-    _show(
+    added = locally(local.trust(state_in(state), site, key), state_in(state), as_json)
+    show_answer(
         {"site": added.site, "key": added.key},
         as_json,
         lambda console, a: console.print(f"{a['site']} is trusted.", markup=False),
@@ -887,8 +819,10 @@ def trust_remove(site: Site, state: State = None, as_json: AsJson = False) -> No
     """Believe another site's agents no longer, by none of its keys. An agency that runs knows within seconds."""
     from agency.trust import local
 
-    _locally(local.distrust(_state(state), site), _state(state), as_json)
-    _show({"site": site}, as_json, lambda console, a: console.print(f"{a['site']} is no longer trusted.", markup=False))
+    locally(local.distrust(state_in(state), site), state_in(state), as_json)
+    show_answer(
+        {"site": site}, as_json, lambda console, a: console.print(f"{a['site']} is no longer trusted.", markup=False)
+    )
 
 
 @app.command()
@@ -903,13 +837,13 @@ def proof(
     from agency.trust import local
     from agency.trust.proof import write
 
-    text = write(_locally(local.prove(_state(state), application), _state(state), as_json=False))
+    text = write(locally(local.prove(state_in(state), application), state_in(state), as_json=False))
     if output is None:
         sys.stdout.write(text)
         return
-    with _explained(as_json=False):
+    with explained(as_json=False):
         output.write_text(text, encoding="utf-8")
-    _console().print(f"{output} proves what was agreed for {application}: `agency verify {output}`", markup=False)
+    new_console().print(f"{output} proves what was agreed for {application}: `agency verify {output}`", markup=False)
 
 
 @app.command()
@@ -925,8 +859,8 @@ def verify(
     from agency import show
     from agency.trust import local
 
-    links = _locally(local.verify(_state(state), file), _state(state), as_json)
-    _show({"valid": True, "links": [link.to_json() for link in links]}, as_json, show.proof)
+    links = locally(local.verify(state_in(state), file), state_in(state), as_json)
+    show_answer({"valid": True, "links": [link.to_json() for link in links]}, as_json, show.proof)
 
 
 # --- prices ---
@@ -939,15 +873,15 @@ def _catalogue(state: Path | None, as_json: bool) -> Iterator[Catalog]:
     from vendor_modules.catalog import BadPriceFile, Catalog, CatalogueError
 
     try:
-        yield Catalog(_state(state) / PRICES)
+        yield Catalog(state_in(state) / PRICES)
     except CatalogueError as error:
         problem = {"code": error.code, "message": str(error), "remedy": error.remedy}
-        raise _fail(problem, as_json, USAGE if isinstance(error, BadPriceFile) else FAILED) from None
+        raise failed(problem, as_json, USAGE if isinstance(error, BadPriceFile) else FAILED) from None
 
 
 def _print_prices(answer: Any, as_json: bool, lines: Callable[[Any], Iterator[str]]) -> None:
     if as_json:
-        _print_json(answer)
+        print_json(answer)
     else:
         sys.stdout.writelines(f"{line}\n" for line in lines(answer))
 

@@ -213,6 +213,12 @@ def answers_of(token: str) -> tuple[str, ...]:
     return tuple(jws.open_token(token, _HEADER).header["prev"])
 
 
+def claimed(token: str, expect: type[D]) -> D:
+    """The document in a token, whoever signed it: for what is believed for another reason, or held against what is
+    known. :class:`Untrusted` where there is none."""
+    return _document(jws.open_token(token, _HEADER), (expect,))
+
+
 def _check_header(opened: jws.Opened) -> None:
     """Bound what is in it, before anything is done with it."""
     header = opened.header

@@ -1,0 +1,311 @@
+"""A transfer proxy: takes the streams of its data port, and carries out the transfers that its tokens mean.
+
+Everything here blocks, in threads: one for each transfer, one for each new stream until it has said what it is for.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Literal
+
+import structlog
+
+from agency.problems import AgencyError, problem_of, refuse
+from agency.transfer import identity
+from agency.transfer.identity import FOLDER, Peer
+from agency.transfer.ledger import Ledger, State, Transfer
+from agency.transfer.meeting import PATIENCE, Called, Calling, Hello, hear
+from agency.transfer.pace import Bandwidth
+from agency.transfer.places import below, check_name
+from agency.transfer.progress import Progress
+from agency.transfer.work import End, Meeting, Terms, Witness, carry, root_of
+from descriptors.base import utc_now
+from descriptors.messages import Problem
+
+MAX_UNKNOWN = 64
+"""Connections that have not yet said what they are for."""
+_PLACE = re.compile(r"/proc/\d+/fd/\d+\S*")
+
+log = structlog.get_logger("agency.transfer")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a proxy takes on."""
+
+    transfers: int = 4
+    """At once; whoever comes then is refused, and may try again."""
+    rate: float | None = None
+    """Bytes a second, all transfers together."""
+    compress: bool = True
+
+
+@dataclass
+class _Job:
+    """A transfer under way."""
+
+    progress: Progress | None = None
+    cancelled: threading.Event = field(default_factory=threading.Event)
+
+
+@dataclass
+class _Gathering:
+    """Streams of a transfer, of which some have come."""
+
+    until: float
+    hellos: dict[int, Hello] = field(default_factory=dict)
+
+
+class Proxy:
+    """One proxy. Its methods may be called from any thread."""
+
+    def __init__(self, state: Path, root: Path, witness: Witness, limits: Limits) -> None:
+        """``state``: the directory that `agency transfer init` has written to; ``root``: where the files are."""
+        self.name = witness.name
+        self._root = root
+        self._witness = witness
+        self._scratch = state / FOLDER
+        self._accepting, self.calling = identity.accepting(state), identity.calling(state)
+        self._ledger = Ledger(self._scratch)
+        self._limits = limits
+        self._bandwidth = None if limits.rate is None else Bandwidth(limits.rate)
+        self._slots = threading.BoundedSemaphore(limits.transfers)
+        self._unknown = threading.BoundedSemaphore(MAX_UNKNOWN)
+        self._lock = threading.Lock()
+        self._jobs: dict[str, _Job] = {}
+        self._gatherings: dict[bytes, _Gathering] = {}
+        self._verifying: set[str] = set()
+
+    # --- what a local administrator, or who has a token, may ask ---
+
+    def issue(
+        self,
+        direction: Literal["read", "write"],
+        file: str,
+        *,
+        peer: str,
+        format: str,  # noqa: A002
+        limit: int | None,
+        lifetime: timedelta,
+    ) -> tuple[Transfer, bytes]:
+        """A token, and what it means. Refused for names that can be none, and where there is nothing to read."""
+        with below(self._root, file) as (directory, name):
+            if direction == "read" and not (directory / name).exists():
+                raise refuse("no-such-file", f"there is no {check_name(file)[-1]} to read", "put it below the root")
+        transfer, token = self._ledger.issue(direction, file, format, peer, limit, lifetime)
+        log.info("transfer allowed", id=transfer.id, direction=direction, file=file, peer=peer)
+        return transfer, token
+
+    def transfers(self) -> list[Transfer]:
+        """All of them, the newest last."""
+        return self._ledger.all()
+
+    def get(self, id_: str) -> Transfer:
+        """One of them."""
+        return self._ledger.get(id_)
+
+    def meant(self, token: bytes) -> Transfer:
+        """What a token means."""
+        return self._ledger.find(token)
+
+    def progress(self, id_: str) -> Progress | None:
+        """How far a transfer is; None where nothing can be said."""
+        job = self._jobs.get(id_)
+        return job.progress if job else None
+
+    def start(self, token: bytes, address: tuple[str, int], theirs: bytes, streams: int) -> Transfer:
+        """Begin the transfer that the token means, by connecting to the proxy at that address (its host and data port)
+        with the token that it has issued."""
+        transfer, job = self._begin(token)
+        calling = Calling(address, theirs, self.calling, streams, lambda peer: _check_peer(transfer, peer))
+        threading.Thread(target=self._run, args=(transfer, job, calling), daemon=True).start()
+        return transfer
+
+    def cancel(self, id_: str) -> Transfer:
+        """End the transfer, whose token is worth nothing from now on. What has arrived of it stays where it is."""
+        with self._lock:
+            transfer = self._ledger.get(id_)
+            if transfer.state is State.COMPLETE:
+                raise refuse("too-late", f"the transfer {id_} is complete", "nothing need be done")
+            if job := self._jobs.get(id_):
+                job.cancelled.set()
+            log.info("transfer cancelled", id=id_)
+            return self._ledger.change(id_, state=State.CANCELLED)
+
+    def verification(self, id_: str) -> dict[str, Any]:
+        """Read the transfer's file again, all of it; says whether it is what was transferred, and its size and root."""
+        transfer = self._ledger.get(id_)
+        if transfer.state is not State.COMPLETE:
+            raise refuse("not-complete", f"the transfer is {transfer.state}", "wait until it is complete")
+        with self._lock:
+            if id_ in self._verifying or len(self._verifying) >= self._limits.transfers:
+                raise _busy("is verifying that, or as much as it can,")
+            self._verifying.add(id_)
+        try:
+            with below(self._root, transfer.file) as (directory, name):
+                size, root = root_of(End(transfer.direction, directory, name, transfer.format), self._scratch)
+        finally:
+            self._verifying.discard(id_)
+        return {"size": size, "root": root, "same": (size, root) == (transfer.size, transfer.root)}
+
+    def stop(self) -> None:
+        """Break off what runs, in order: it can be gone on with."""
+        for job in list(self._jobs.values()):
+            job.cancelled.set()
+        end = time.monotonic() + PATIENCE
+        while self._jobs and time.monotonic() < end:
+            time.sleep(0.05)
+        self._ledger.close()
+
+    # --- the data port ---
+
+    def listen(self, listener: socket.socket) -> None:
+        """Take the streams that come there, until it is closed. Gives back at once."""
+        threading.Thread(target=self._accept, args=(listener,), daemon=True).start()
+
+    def _accept(self, listener: socket.socket) -> None:
+        while True:
+            try:
+                connection, address = listener.accept()
+            except OSError:
+                if listener.fileno() < 0:
+                    return
+                time.sleep(0.1)  # no file descriptors, such things
+                continue
+            if not self._unknown.acquire(blocking=False):
+                connection.close()
+                continue
+            threading.Thread(target=self._meet, args=(connection, address[0]), daemon=True).start()
+
+    def _meet(self, connection: socket.socket, address: str) -> None:
+        """A new stream: when it is the last one of a transfer, carry that out."""
+        try:
+            hello = hear(connection, self._accepting)
+        except (AgencyError, OSError) as error:
+            log.info("a stream is turned away", address=address, reason=str(error))
+            return
+        finally:
+            self._unknown.release()
+        try:
+            _check_peer(self._ledger.find(hello.token), hello.peer)
+            called = self._gathered(hello)
+        except AgencyError as error:
+            with closing(Called([hello])) as turned_away:
+                turned_away.refuse(error.problem)
+            log.info("a stream is turned away", address=address, peer=hello.peer.name, code=error.problem.code)
+            return
+        if called:
+            self._answer(hello.token, called)
+
+    def _gathered(self, hello: Hello) -> Called | None:
+        """All streams of a transfer, when this is the last one to come. Those that wait in vain are hung up on."""
+        with self._lock:
+            now = time.monotonic()
+            for token in [token for token, each in self._gatherings.items() if each.until < now]:
+                for late in self._gatherings.pop(token).hellos.values():
+                    late.stream.close()
+            gathering = self._gatherings.setdefault(hello.token, _Gathering(now + PATIENCE))
+            first = next(iter(gathering.hellos.values()), hello)
+            if hello.number in gathering.hellos or _same(first) != _same(hello):
+                raise refuse("bad-peer", "streams of one transfer that do not fit each other", "start it again")
+            gathering.hellos[hello.number] = hello
+            if len(gathering.hellos) < hello.of:
+                return None
+            del self._gatherings[hello.token]
+            return Called(list(gathering.hellos.values()))
+
+    def _answer(self, token: bytes, called: Called) -> None:
+        try:
+            transfer, job = self._begin(token)
+        except AgencyError as error:
+            with closing(called):
+                called.refuse(error.problem)
+            return
+        self._run(transfer, job, called)
+
+    # --- a transfer ---
+
+    def _begin(self, token: bytes) -> tuple[Transfer, _Job]:
+        """Take a slot, and the token."""
+        if not self._slots.acquire(blocking=False):
+            raise _busy(f"has {self._limits.transfers} transfers under way, and takes no more,")
+        try:
+            with self._lock:
+                transfer = self._ledger.begin(token)
+                job = self._jobs[transfer.id] = _Job()
+        except BaseException:
+            self._slots.release()
+            raise
+        return transfer, job
+
+    def _run(self, transfer: Transfer, job: _Job, meeting: Meeting) -> None:
+        """Carry out a transfer that has begun, and note what came of it."""
+        log.info("transfer begins", id=transfer.id, direction=transfer.direction, file=transfer.file)
+
+        def progress(now: Progress) -> None:
+            job.progress = now
+
+        terms = Terms(self._scratch, self._limits.compress, self._bandwidth, progress, job.cancelled.is_set)
+        outcome: dict[str, Any]
+        try:
+            with closing(meeting), _told(meeting), below(self._root, transfer.file) as (directory, name):
+                end = End(transfer.direction, directory, name, transfer.format, transfer.limit)
+                result, statement = carry(transfer.id, end, meeting, self._witness, terms)
+            outcome = {
+                "state": State.COMPLETE,
+                "size": result.size,
+                "wire": result.wire,
+                "root": f"blake3:{result.root.hex()}",
+                "statement": statement,
+            }
+        except Exception as error:  # noqa: BLE001 - whatever it is, the transfer has ended
+            problem = problem_of(error)
+            words = _PLACE.sub(transfer.file, problem.message)
+            outcome = {"state": State.BROKEN, "problem": f"{words} ({problem.code})"}
+            if job.progress:
+                outcome |= {"size": job.progress.total, "wire": job.progress.wire}
+        with self._lock:
+            if self._ledger.get(transfer.id).state is State.CANCELLED and outcome["state"] is not State.COMPLETE:
+                outcome["state"] = State.CANCELLED
+            self._ledger.change(transfer.id, finished=utc_now(), **outcome)
+            del self._jobs[transfer.id]
+        self._slots.release()
+        log.info("transfer ends", id=transfer.id, state=outcome["state"], problem=outcome.get("problem"))
+
+
+def _same(hello: Hello) -> tuple[Peer, int, int]:
+    """What is the same for all streams of a transfer."""
+    return hello.peer, hello.of, hello.size
+
+
+def _check_peer(transfer: Transfer, peer: Peer) -> None:
+    if not peer.answers_to(transfer.peer):
+        raise refuse(
+            "wrong-peer",
+            f"the token is for another proxy than {peer.name}",
+            "ask for one that is issued for that proxy's name or fingerprint",
+        )
+
+
+def _busy(why: str) -> AgencyError:
+    message = f"the transfer proxy {why} for the moment"
+    return AgencyError(Problem(code="busy", message=message, remedy="try again later", retryable=True))
+
+
+@contextmanager
+def _told(meeting: Meeting) -> Iterator[None]:
+    """What goes wrong before the streams are in use, the other proxy is told: that, and not where our files are."""
+    try:
+        yield
+    except Exception as error:
+        problem = problem_of(error)
+        meeting.refuse(problem.model_copy(update={"message": _PLACE.sub("its file", problem.message)}))
+        raise
