@@ -172,8 +172,8 @@ def token(
         from agency.certificates import put
         from agency.transfer import remote, sizes
 
-        limit = None if largest is None else sizes.parse(largest)
-        grant = {"direction": direction, "file": file, "peer": peer, "format": format, "limit": limit}
+        most = None if largest is None else sizes.parse(largest)
+        grant = {"direction": direction, "file": file, "peer": peer, "format": format, "most": most}
         with remote.own(state_in(state)) as proxy:
             answer = proxy.ask("POST", "/tokens", {**grant, "seconds": minutes * 60})
         if output is not None:

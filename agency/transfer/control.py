@@ -75,7 +75,7 @@ class Grant(_Message):
     file: str
     peer: str = Field(min_length=1, max_length=255)
     format: str = "raw"
-    limit: int | None = Field(default=None, ge=0)
+    most: int | None = Field(default=None, ge=0)
     seconds: int = Field(default=3600, ge=1, le=30 * 86400)
 
 
@@ -98,7 +98,7 @@ def view(proxy: Proxy, transfer: Transfer, *, ours: bool) -> dict[str, Any]:
         "manifest": transfer.statement,
     }
     if ours:
-        own = ("direction", "file", "format", "peer", "limit")
+        own = ("direction", "file", "format", "peer", "most")
         shown |= {name: getattr(transfer, name) for name in own}
     elif transfer.problem:
         shown["problem"] = transfer.problem.replace(transfer.file, "the file")
@@ -144,7 +144,7 @@ class _Control:
             grant.file,
             peer=grant.peer,
             format=grant.format,
-            limit=grant.limit,
+            most=grant.most,
             lifetime=timedelta(seconds=grant.seconds),
         )
         return JSONResponse({"token": text_of(token), "transfer": self._view(transfer)})

@@ -118,7 +118,7 @@ def anonymous(authorities: Path) -> ssl.SSLContext:
     try:
         context.load_verify_locations(authorities)
     except (OSError, ssl.SSLError) as error:
-        message = f"{authorities} has no certificates of authorities: {error.strerror or error.reason}"
+        message = f"{authorities} has no certificates of authorities: {_why(error)}"
         raise refuse("bad-certificate", message, "name a PEM file, such as the site's ca.pem") from None
     return context
 
@@ -127,7 +127,7 @@ def _load(context: ssl.SSLContext, folder: Path) -> None:
     try:
         context.load_cert_chain(folder / "certificate.pem", folder / "key.pem")
     except (OSError, ssl.SSLError) as error:
-        message = f"the certificate and key in {folder} cannot be used: {error.strerror or error.reason}"
+        message = f"the certificate and key in {folder} cannot be used: {_why(error)}"
         raise refuse("bad-certificate", message, "`agency transfer init` makes new ones") from None
 
 
@@ -137,3 +137,7 @@ def _made(state: Path) -> Path:
         remedy = "make them with `agency transfer init`, or name another state directory with --state"
         raise refuse("no-certificate", f"there are no key and certificate of a transfer proxy in {state}", remedy)
     return folder
+
+
+def _why(error: OSError) -> str:
+    return str(getattr(error, "reason", None) or error.strerror)

@@ -55,7 +55,7 @@ class Transfer:
     """What the file is in, such as raw or qcow2."""
     peer: str
     """The name, or the fingerprint, of the proxy that it is bound to."""
-    limit: int | None
+    most: int | None
     """Most bytes that the content may have."""
     expires: datetime
     """Until when it can be begun, or gone on with."""
@@ -116,13 +116,13 @@ class Ledger:
         file: str,
         format: str,  # noqa: A002
         peer: str,
-        limit: int | None,
+        most: int | None,
         lifetime: timedelta,
     ) -> tuple[Transfer, bytes]:
         """A token for that, which cannot be had again."""
         token = secrets.token_bytes(TOKEN)
         now = utc_now()
-        transfer = Transfer(new_id("transfer"), direction, file, format, peer, limit, now + lifetime)
+        transfer = Transfer(new_id("transfer"), direction, file, format, peer, most, now + lifetime)
         with self._lock:
             self._database.execute("DELETE FROM transfers WHERE expires < ?", ((now - REMEMBERED).isoformat(),))
             if self._database.execute("SELECT count(*) FROM transfers").fetchone()[0] >= MOST:

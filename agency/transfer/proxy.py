@@ -93,14 +93,14 @@ class Proxy:
         *,
         peer: str,
         format: str,  # noqa: A002
-        limit: int | None,
+        most: int | None,
         lifetime: timedelta,
     ) -> tuple[Transfer, bytes]:
         """A token, and what it means. Refused for names that can be none, and where there is nothing to read."""
         with below(self._root, file) as (directory, name):
             if direction == "read" and not (directory / name).exists():
                 raise refuse("no-such-file", f"there is no {check_name(file)[-1]} to read", "put it below the root")
-        transfer, token = self._ledger.issue(direction, file, format, peer, limit, lifetime)
+        transfer, token = self._ledger.issue(direction, file, format, peer, most, lifetime)
         log.info("transfer allowed", id=transfer.id, direction=direction, file=file, peer=peer)
         return transfer, token
 
@@ -257,7 +257,7 @@ class Proxy:
         outcome: dict[str, Any]
         try:
             with closing(meeting), _told(meeting), below(self._root, transfer.file) as (directory, name):
-                end = End(transfer.direction, directory, name, transfer.format, transfer.limit)
+                end = End(transfer.direction, directory, name, transfer.format, transfer.most)
                 result, statement = carry(transfer.id, end, meeting, self._witness, terms)
             outcome = {
                 "state": State.COMPLETE,
