@@ -1,7 +1,8 @@
-"""Contract Net rounds. In process: N Vendor agents with catalogues of their own, beside the same decisions alone.
+"""What a round of a Contract Net takes: in process, over a real ejabberd on each link, beside floors and stock SPADE.
 
-``python -m benchmarks.contract_net [--json]`` also measures rounds over a real ejabberd
-(:mod:`benchmarks.contract_net_rounds`), and prints what a round takes, of the processor in each process, too.
+``python -m benchmarks.contract_net [--json] [--sizes 10 100 1000] [--rounds 15] [--peer-size 100]``
+
+The ways that are measured are those of :mod:`benchmarks.contract_net_rounds`.
 """
 
 from __future__ import annotations
@@ -11,59 +12,34 @@ import asyncio
 import json
 import sys
 
-from agency.agents import addresses
-from agency.messaging.agent import RoleAgent
-from agency.messaging.bidding import Participant
-from agency.messaging.contract_net import Initiator
-from agency.messaging.conversations import Conversations
-from agency.messaging.links.in_process import InProcessLink
-from agency.settings import DOMAIN
-from agency.trust.keys import SiteKey, TrustedKeys
-from agency.trust.replays import Replays
-from agency.trust.site import Site
-from benchmarks.contract_net_rounds import Rounds, over_xmpp
-from benchmarks.measuring import Figure, in_turn
-from benchmarks.sellers import Seller, call_for, example
-from broker.comparison import compare
-from descriptors.application import Application
-from descriptors.base import utc_now
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.contract_net_rounds import Row, in_process, over_xmpp
+from benchmarks.measuring import Figure
 
 SIZES = (10, 100, 1000)
 ROUNDS = 15
+IN_PROCESS_ROUNDS = 7
+PEER_SIZE = 100
+"""Stock SPADE agents that are started at most, unless asked for more: 1000 take more than a minute."""
 
 
 async def run() -> list[Figure]:
     """Rounds in process with 10 and 100 vendors."""
-    return [await _in_process(count, example()) for count in (10, 100)]
+    figures = []
+    for count in (10, 100):
+        ours, floor = await in_process(count, IN_PROCESS_ROUNDS)
+        figures.append(Figure(f"Contract Net, {count} vendors", ours.seconds, floor.way, floor.seconds))
+    return figures
 
 
-async def _in_process(count: int, application: Application) -> Figure:
-    link, key = InProcessLink(), SiteKey.generate(DOMAIN)
-    site = Site(key, TrustedKeys([(DOMAIN, key.public)]), Replays(), store=None)
-    broker = RoleAgent(link.address(addresses.BROKER), link)
-    net, conversations = Initiator(broker, site, Conversations()), Conversations()
-    vendors = {link.address(addresses.vendor(f"v{number}")): f"v{number}" for number in range(count)}
-    agents = [broker, *(RoleAgent(jid, link) for jid in vendors)]
-    sellers = {name: Seller(name, number) for number, name in enumerate(vendors.values())}
-    for agent, name in zip(agents[1:], vendors.values(), strict=True):
-        Participant(agent, sellers[name], site, conversations)
-    for agent in agents:
-        await agent.start()
-
-    async def ours() -> None:
-        call = call_for(application)
-        heard = await net.ask(call.id, dict.fromkeys(vendors, call), call.reply_by)
-        compare(call, {vendors[jid]: each.answer for jid, each in heard.items()}, utc_now())
-
-    async def bare() -> None:
-        call = call_for(application)
-        compare(call, {name: await seller.propose(call) for name, seller in sellers.items()}, utc_now())
-
-    try:
-        return await in_turn(f"Contract Net, {count} vendors", ours, "the decisions alone", bare, 7)
-    finally:
-        for agent in agents:
-            await agent.stop()
+async def _measured(sizes: list[int], rounds: int, peer_size: int) -> list[Row]:
+    found: list[Row] = []
+    for size in sizes:
+        found += await in_process(size, min(rounds, IN_PROCESS_ROUNDS))
+        found += await over_xmpp(size, rounds, peer=size <= peer_size)
+    return found
 
 
 def main() -> None:
@@ -72,35 +48,37 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="numbers of vendors")
+    parser.add_argument("--peer-size", type=int, default=PEER_SIZE, help="stock SPADE is measured up to this size")
     options = parser.parse_args()
-    in_process = asyncio.run(run())
-    found = [asyncio.run(over_xmpp(size, options.rounds)) for size in options.sizes]
+    rows = asyncio.run(_measured(options.sizes, options.rounds, options.peer_size))
     if options.json:
-        largest = max(found, key=lambda each: each.vendors)
-        report = {
-            "in_process": [vars(figure) | {"ratio": figure.ratio} for figure in in_process],
-            "component": [vars(each) | {"ratio_to_floor": each.ratio} for each in found],
-            f"ratio_to_floor_at_{largest.vendors}": largest.ratio,
-        }
-        sys.stdout.write(json.dumps(report, indent=2) + "\n")
-        return
-    for figure in in_process:
-        milliseconds = 1000 * figure.seconds
-        sys.stdout.write(f"{figure.what}, in process: {milliseconds:.1f} ms, {figure.ratio} of {figure.floor}\n")
-    _show(found)
+        ratios = {f"ratio_to_floor_at_{row.vendors}": row.ratio_to_floor for row in rows if row.way == "component"}
+        sys.stdout.write(json.dumps({**ratios, "rows": [vars(row) for row in rows]}, indent=2) + "\n")
+    else:
+        Console(width=150).print(_table(rows))
 
 
-def _show(found: list[Rounds]) -> None:
-    sys.stdout.write("over ejabberd, component link, signed: vendors, ours, floor, ratio, started, per agent, growth\n")
-    for each in found:
-        sys.stdout.write(
-            f"{each.vendors:6d} {1000 * each.ours:8.1f} ms {1000 * each.floor:8.1f} ms {each.ratio:6.2f} "
-            f"{each.started:6.2f} s "
-            f"{each.bytes_per_agent / 1000:6.1f} kB {each.growth_per_round / 1000:8.1f} kB a round\n"
+def _table(rows: list[Row]) -> Table:
+    table = Table(title="A round of a Contract Net, medians", title_justify="left")
+    for column in ("vendors", "way", "round", "to floor", "started", "an agent", "growth a round", "CPU a round"):
+        table.add_column(column, justify="left" if column in ("way", "CPU a round") else "right")
+    for row in rows:
+        cpu = ", ".join(f"{process} {1000 * seconds:.0f}" for process, seconds in sorted(row.cpu.items()))
+        table.add_row(
+            str(row.vendors),
+            row.way,
+            f"{1000 * row.seconds:.1f} ms",
+            _given(row.ratio_to_floor, "{:.2f}"),
+            _given(row.started, "{:.2f} s"),
+            _given(row.bytes_per_agent, "{:.1f} kB", 1000),
+            _given(row.growth_per_round, "{:.1f} kB", 1000),
+            f"{cpu} ms",
         )
-        for whose, cpu in (("ours", each.cpu), ("floor", each.floor_cpu)):
-            shares = ", ".join(f"{process} {1000 * seconds:.0f} ms" for process, seconds in cpu.items())
-            sys.stdout.write(f"       CPU a round, {whose}: {shares}\n")
+    return table
+
+
+def _given(value: float | None, form: str, unit: int = 1) -> str:
+    return "" if value is None else form.format(value / unit)
 
 
 if __name__ == "__main__":

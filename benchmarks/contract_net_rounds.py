@@ -1,65 +1,76 @@
-"""Contract Net rounds over a real ejabberd: the broker in this process, all vendors in another
-(:mod:`benchmarks.contract_net_vendors`), each process on one component link, offers signed and verified.
+"""Contract Net rounds in several ways, each beside its floor: what a round of each takes.
 
-The floor of the same run, in turn with ours: bare components (:mod:`benchmarks.bare`) that exchange as many bytes and
-sign and verify as often, with raw Ed25519, and know no agent, document or conversation.
+*In process*: broker and vendors here, and the same decisions without agents as the floor. Over a real ejabberd: the
+broker here, all vendors in another process (:mod:`benchmarks.contract_net_vendors`) on one component link, offers
+signed and verified; the broker is on a component link as well (*component*), or on a client link (*client*). The floor,
+in turn with *component*: bare components (:mod:`benchmarks.bare`) that exchange as many bytes and sign and verify as
+often, with raw Ed25519, and know no agent, document or conversation. The *peer*: stock SPADE 4 agents
+(:mod:`benchmarks.stock`) with a connection each, which sign nothing.
 """
 
 from __future__ import annotations
 
+import asyncio
 import statistics
 import time
-from collections.abc import Awaitable, Callable
-from contextlib import ExitStack
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 from pydantic import SecretStr
 
 from agency.agents import addresses
 from agency.messaging.agent import RoleAgent
+from agency.messaging.bidding import Participant
 from agency.messaging.contract_net import Initiator
 from agency.messaging.conversations import Conversations
+from agency.messaging.links import Link
+from agency.messaging.links.client import client_link
 from agency.messaging.links.component import component_link
+from agency.messaging.links.in_process import InProcessLink
+from agency.settings import DOMAIN
 from agency.trust.keys import SiteKey, TrustedKeys
 from agency.trust.replays import Replays
 from agency.trust.site import Site
 from benchmarks.bare import BareComponent, VerifyingBroker, vendor_keys
 from benchmarks.processes import Child, cpu_seconds
-from benchmarks.sellers import call_for, example
-from benchmarks.servers import DOMAINS, server_with
+from benchmarks.sellers import Seller, call_for, example
+from benchmarks.servers import DOMAINS, accounts, server_with
 from broker.comparison import compare
 from descriptors.base import utc_now
 from descriptors.documents import Form, dump
 
+PASSWORD = "benchmark"  # noqa: S105 - of accounts on a server that lives as long as the benchmark
+FEW = 3
+"""Rounds of what is slower than the rest."""
+
 
 @dataclass(frozen=True)
-class Rounds:
-    """What was measured with so many vendors. Times are medians of rounds, ours and the floor's in turn, in seconds."""
+class Row:
+    """What was measured with so many vendors in one way."""
 
+    way: str
     vendors: int
-    ours: float
-    floor: float
+    seconds: float
+    """Of a round, the median."""
     cpu: dict[str, float]
-    """Seconds of the processor that a round of ours took in each process, on average."""
-    floor_cpu: dict[str, float]
-    started: float
-    """Until all vendor agents had started."""
-    bytes_per_agent: float
+    """Seconds of the processor that a round took in each process, on average."""
+    ratio_to_floor: float | None = None
+    started: float | None = None
+    """Seconds until all vendor agents had started."""
+    bytes_per_agent: float | None = None
     """Resident memory of the vendors' process that each agent added."""
-    growth_per_round: float
+    growth_per_round: float | None = None
     """Bytes by which the vendors' process grew in a round, after the first third of them."""
-
-    @property
-    def ratio(self) -> float:
-        """Ours over the floor's."""
-        return round(self.ours / self.floor, 3)
 
 
 @dataclass
 class Contestant:
     """One of those that take turns: what it does in a round, and the processes (by name, with their ids) in which."""
 
-    round: Callable[[], Awaitable[None]]
+    way: str
+    round: Callable[[], Awaitable[object]]
     processes: dict[str, int | str]
     seconds: list[float] = field(default_factory=list)
     cpu: dict[str, float] = field(default_factory=dict)
@@ -73,60 +84,109 @@ class Contestant:
         for name, pid in self.processes.items():
             self.cpu[name] = self.cpu.get(name, 0.0) + cpu_seconds(pid) - before[name]
 
-    @property
-    def median(self) -> float:
-        """Of the rounds, in seconds."""
-        return statistics.median(self.seconds)
-
-    @property
-    def cpu_per_round(self) -> dict[str, float]:
-        """Seconds of the processor by process."""
-        return {name: round(seconds / len(self.seconds), 4) for name, seconds in self.cpu.items()}
+    def row(self, vendors: int, floor: Contestant | None = None, **more: float) -> Row:
+        """What came of it."""
+        median = statistics.median(self.seconds)
+        cpu = {name: round(seconds / len(self.seconds), 4) for name, seconds in self.cpu.items()}
+        ratio = round(median / statistics.median(floor.seconds), 3) if floor else None
+        return Row(self.way, vendors, median, cpu, ratio, **more)
 
 
-async def over_xmpp(count: int, rounds: int) -> Rounds:
-    """Measure with so many vendors."""
-    application = example()
+class Calling:
+    """The broker's round: calls all vendors (JIDs: names), and compares what they offer."""
+
+    def __init__(self, net: Initiator, vendors: dict[str, str]) -> None:
+        self._net, self._vendors = net, vendors
+        self._application = example()
+        self.words = "", ""
+        """The last call, and an offer, as they were said."""
+
+    async def round(self) -> None:
+        """Once; all make offers that qualify."""
+        call = call_for(self._application)
+        heard = await self._net.ask(call.id, dict.fromkeys(self._vendors, call), call.reply_by)
+        comparison = compare(call, {self._vendors[jid]: each.answer for jid, each in heard.items()}, utc_now())
+        if sum(1 for row in comparison.rows if row.offer) != len(self._vendors) or comparison.chosen is None:
+            raise RuntimeError(f"not all {len(self._vendors)} vendors made an offer that qualifies")
+        self.words = dump(call, Form.JSON), next(each.said.body for each in heard.values() if each.said)
+
+
+@asynccontextmanager
+async def _calling(link: Link, site: Site, vendors: dict[str, str]) -> AsyncIterator[Calling]:
+    broker = RoleAgent(link.address(addresses.BROKER), link)
+    calling = Calling(Initiator(broker, site, Conversations()), vendors)
+    await broker.start()
+    yield calling
+    await broker.stop()
+
+
+async def in_process(count: int, rounds: int) -> list[Row]:
+    """Measure with so many vendors, all here."""
+    link, key, application = InProcessLink(), SiteKey.generate(DOMAIN), example()
+    site, conversations = Site(key, TrustedKeys([(DOMAIN, key.public)]), Replays(), store=None), Conversations()
+    names = {link.address(addresses.vendor(f"v{number}")): f"v{number}" for number in range(count)}
+    sellers = {name: Seller(name, number) for number, name in enumerate(names.values())}
+
+    async def decide() -> None:
+        call = call_for(application)
+        compare(call, {name: await seller.propose(call) for name, seller in sellers.items()}, utc_now())
+
+    async with _calling(link, site, names) as calling:
+        started, agents = time.perf_counter(), [RoleAgent(jid, link) for jid in names]
+        for agent, seller in zip(agents, sellers.values(), strict=True):
+            Participant(agent, seller, site, conversations)
+            await agent.start()
+        started = time.perf_counter() - started
+        ours = Contestant("in process", calling.round, {"all": "self"})
+        floor = Contestant("the decisions alone", decide, {"all": "self"})
+        for _ in range(rounds):
+            await ours.turn()
+            await floor.turn()
+        for agent in agents:
+            await agent.stop()
+    return [ours.row(count, floor, started=started), floor.row(count)]
+
+
+async def over_xmpp(count: int, rounds: int, *, peer: bool) -> list[Row]:
+    """Measure with so many vendors over a server of their own; stock agents as well, if ``peer``."""
     with ExitStack() as stack:
         server, ports = stack.enter_context(server_with(DOMAINS))
-        ours, theirs = SiteKey.generate(server.agents), SiteKey.generate(DOMAINS[0])
-        keys = [(site.name, site.public) for site in (ours, theirs)]
+        sites = {domain: SiteKey.generate(domain) for domain in (server.agents, server.domain, DOMAINS[0])}
+        keys = [(site.name, site.public) for site in sites.values()]
         told = {"count": count, "host": "127.0.0.1", "secret": server.secret, "trusted": keys}
-        vendors = "benchmarks.contract_net_vendors"
-        agents = Child(vendors, kind="agents", port=ports[DOMAINS[0]], site=theirs.secret(), **told)
+        module = "benchmarks.contract_net_vendors"
+        agents = Child(module, kind="agents", port=ports[DOMAINS[0]], site=sites[DOMAINS[0]].secret(), **told)
         stack.callback(agents.end)
-        site = Site(ours, TrustedKeys(keys), Replays(), store=None)
-        component = component_link(server.agents, "127.0.0.1", ports[server.agents], SecretStr(server.secret))
-        async with component as link:
-            broker = RoleAgent(link.address(addresses.BROKER), link)
-            net = Initiator(broker, site, Conversations())
-            await broker.start()
-            names = {f"{addresses.vendor(f'v{number}')}@{DOMAINS[0]}": f"v{number}" for number in range(count)}
-            words: list[str] = []
-
-            async def round_of_agents() -> None:
-                call = call_for(application)
-                heard = await net.ask(call.id, dict.fromkeys(names, call), call.reply_by)
-                comparison = compare(call, {names[jid]: each.answer for jid, each in heard.items()}, utc_now())
-                if sum(1 for row in comparison.rows if row.offer) != count or comparison.chosen is None:
-                    raise RuntimeError(f"not all {count} vendors made an offer that qualifies")
-                words[:] = [dump(call, Form.JSON), next(each.said.body for each in heard.values() if each.said)]
-
-            await round_of_agents()
-            call, token = words
-            bare = Child(vendors, kind="bare", port=ports[DOMAINS[2]], answer="x" * (len(token) - 128), **told)
+        names = {f"{addresses.vendor(f'v{number}')}@{DOMAINS[0]}": f"v{number}" for number in range(count)}
+        site = _site(sites[server.agents], keys)
+        component = component_link(server.agents, *server.component, SecretStr(server.secret))
+        async with component as link, _calling(link, site, names) as calling:
+            await calling.round()
+            words = calling.words
+            answer = "x" * (len(words[1]) - 128)
+            bare = Child(module, kind="bare", port=ports[DOMAINS[2]], answer=answer, **told)
             stack.callback(bare.end)
             async with BareComponent(DOMAINS[1], server.secret, "127.0.0.1", ports[DOMAINS[1]]) as floor_component:
-                floor = VerifyingBroker(floor_component, f"broker@{DOMAINS[1]}", vendor_keys(count, DOMAINS[2]), call)
-                here = {"broker": "self", "ejabberd": server.pid}
-                mine = Contestant(round_of_agents, {**here, "vendors": agents.pid})
-                bares = Contestant(floor.round, {**here, "vendors": bare.pid})
-                grown = await _in_turn([mine, bares], rounds, agents)
-            await broker.stop()
-    return Rounds(
-        count, mine.median, bares.median, mine.cpu_per_round, bares.cpu_per_round, started=agents.told["seconds"],
-        bytes_per_agent=agents.told["bytes"] / count, growth_per_round=grown,
-    )  # fmt: skip
+                verifying = VerifyingBroker(
+                    floor_component, f"broker@{DOMAINS[1]}", vendor_keys(count, DOMAINS[2]), words[0]
+                )
+                here: dict[str, int | str] = {"broker": "self", "ejabberd": server.pid}
+                ours = Contestant("component", calling.round, {**here, "vendors": agents.pid})
+                floor = Contestant("floor: bare components", verifying.round, {**here, "vendors": bare.pid})
+                grown = await _in_turn([ours, floor], rounds, agents)
+        client = await _on_a_client_link(server, _site(sites[server.domain], keys), names, agents.pid)
+        found = [
+            ours.row(
+                count, floor, started=agents.told["seconds"], bytes_per_agent=agents.told["bytes"] / count,
+                growth_per_round=grown,
+            ),
+            client.row(count, floor), floor.row(count),
+        ]  # fmt: skip
+        return [*found, await _stock(server, count, words, floor)] if peer else found
+
+
+def _site(key: SiteKey, trusted: list[tuple[str, str]]) -> Site:
+    return Site(key, TrustedKeys(trusted), Replays(), store=None)
 
 
 async def _in_turn(contestants: list[Contestant], rounds: int, agents: Child) -> float:
@@ -140,3 +200,46 @@ async def _in_turn(contestants: list[Contestant], rounds: int, agents: Child) ->
             await each.turn()
     grown: float = (agents.ask({})["resident"] - before) / max(1, rounds - warm)
     return grown
+
+
+async def _on_a_client_link(server: Any, site: Site, names: dict[str, str], vendors: int) -> Contestant:
+    """The broker with an account at the server, TLS and SCRAM; the vendors stay as they are."""
+    accounts(server, [addresses.BROKER], PASSWORD)
+
+    async def password(_: str) -> SecretStr:
+        return SecretStr(PASSWORD)
+
+    async with (
+        client_link(server.domain, server.c2s, server.ca, password) as link,
+        _calling(link, site, names) as calling,
+    ):
+        await calling.round()
+        processes: dict[str, int | str] = {"broker": "self", "ejabberd": server.pid, "vendors": vendors}
+        client = Contestant("client", calling.round, processes)
+        for _ in range(FEW):
+            await client.turn()
+    return client
+
+
+async def _stock(server: Any, count: int, words: tuple[str, str], floor: Contestant) -> Row:
+    """Stock SPADE agents that say as much."""
+    vendors = [f"stock-{number}" for number in range(count)]
+    accounts(server, ["stock-broker", *vendors], PASSWORD)
+    told = {
+        "password": PASSWORD, "ca": str(server.ca), "c2s": server.c2s, "call": words[0], "answer": words[1],
+        "broker": f"stock-broker@{server.domain}", "vendors": [f"{name}@{server.domain}" for name in vendors],
+    }  # fmt: skip
+    with ExitStack() as stack:
+        bidding, calling = (Child("benchmarks.stock", kind=kind, **told) for kind in ("vendors", "broker"))
+        for child in (bidding, calling):
+            stack.callback(child.end)
+
+        async def one_round() -> None:
+            await asyncio.to_thread(calling.ask, {})
+
+        await one_round()
+        processes: dict[str, int | str] = {"broker": calling.pid, "ejabberd": server.pid, "vendors": bidding.pid}
+        stock = Contestant("peer: stock SPADE 4, unsigned", one_round, processes)
+        for _ in range(FEW):
+            await stock.turn()
+        return stock.row(count, floor, started=bidding.told["seconds"])

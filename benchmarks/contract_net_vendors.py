@@ -27,7 +27,7 @@ from agency.trust.keys import SiteKey, TrustedKeys
 from agency.trust.replays import Replays
 from agency.trust.site import Site
 from benchmarks.bare import BareComponent, SigningVendors, vendor_keys
-from benchmarks.processes import resident, say
+from benchmarks.processes import questions, resident, say
 from benchmarks.sellers import Seller
 from benchmarks.servers import DOMAINS
 
@@ -65,7 +65,7 @@ async def _bare(told: dict[str, Any]) -> None:
 
 
 async def _answer_questions() -> None:
-    while await asyncio.to_thread(sys.stdin.readline):
+    async for _ in questions():
         say(resident=resident())
 
 

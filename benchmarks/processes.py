@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import resource
 import subprocess
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,12 @@ class Child:
     def end(self) -> None:
         """Have it end."""
         self._process.communicate()
+
+
+async def questions() -> AsyncIterator[dict[str, Any]]:
+    """In a child: the lines after the first, until there are no more."""
+    while line := await asyncio.to_thread(sys.stdin.readline):
+        yield json.loads(line)
 
 
 def say(**what: float) -> None:

@@ -37,7 +37,7 @@ class Seller:
 
     def __init__(self, name: str, number: int) -> None:
         self._name = name
-        self._catalogue = _catalogue(number)
+        self._catalogue = catalogue(Decimal(number + 1) / 1000)
 
     async def propose(self, call: CallForProposals) -> Offer | Refusal:
         """What the catalogue gives."""
@@ -52,9 +52,10 @@ class Seller:
         raise AssertionError(f"nobody accepts {acceptance.offer} here")
 
 
-def _catalogue(number: int) -> Catalogue:
-    size = Size(name="small", cores=1, memory_mib=1024, price_per_hour=Decimal(number + 1) / 1000)
-    price = Decimal("0.1")
+def catalogue(per_hour: Decimal, offers_last: int = 900) -> Catalogue:
+    """One that fits the example: a machine at that price in EUR an hour. ``offers_last``: seconds."""
+    size, price = Size(name="small", cores=1, memory_mib=1024, price_per_hour=per_hour), Decimal("0.1")
     return Catalogue(
-        region="desk", jurisdiction="EU", currency="EUR", sizes=(size,), block_gib_month=price, object_gib_month=price
-    )
+        region="desk", jurisdiction="EU", currency="EUR", sizes=(size,), block_gib_month=price, object_gib_month=price,
+        offer_validity_seconds=offers_last,
+    )  # fmt: skip

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import yaml
+from pydantic import SecretStr
+
+from agency.servers.accounts import _at_ejabberd
 
 DOMAINS = ("vendors.a.test", "floor-broker.a.test", "floor-vendors.a.test")
 """Components of the server beside that of its agency, which is the broker's."""
@@ -28,3 +31,9 @@ def server_with(domains: Sequence[str]) -> Iterator[tuple[Any, dict[str, int]]]:
         file.write_text(yaml.safe_dump(configuration))
         server.start()
         yield server, {**ports, server.agents: server.component[1]}
+
+
+def accounts(server: Any, names: Iterable[str], password: str) -> None:
+    """Make accounts at it, without keeping their password anywhere."""
+    for name in names:
+        _at_ejabberd(server.directory, name, server.domain, SecretStr(password))
