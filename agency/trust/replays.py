@@ -14,6 +14,8 @@ CAPACITY = 50_000
 as old as one that was forgotten is refused from then on: nothing that was taken once is taken again."""
 _KEEP = 0.75
 """The part of the capacity that stays when room is made, so that it is seldom made."""
+_FEW = 1_000
+"""Tokens that are not worth a look whether they have expired."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,8 @@ class Replays:
         self._capacity = capacity
         self._lock = threading.Lock()  # verifying is done in threads, too
         self._taken: dict[bytes, _Taken] = {}
+        self._look_at = min(_FEW, capacity)
+        """How many there are when it is looked for those that have expired."""
         self._forgotten = 0
         """The latest moment at which something that is forgotten, though not expired, was signed."""
 
@@ -55,14 +59,17 @@ class Replays:
     def _remember(self, name: bytes, taken: _Taken, now: float) -> None:
         if taken.issued <= self._forgotten:
             raise Untrusted("too-old", "it is older than what is remembered of tokens that were used")
-        if len(self._taken) >= self._capacity:
+        if len(self._taken) >= self._look_at:
             self._make_room(now)
         self._taken[name] = taken
 
     def _make_room(self, now: float) -> None:
         self._taken = {name: taken for name, taken in self._taken.items() if taken.expires > now}
-        for name in list(self._taken)[: max(0, len(self._taken) - int(self._capacity * _KEEP))]:
-            self._forgotten = max(self._forgotten, self._taken.pop(name).issued)
+        if self._look_at == self._capacity:
+            for name in list(self._taken)[: max(0, len(self._taken) - int(self._capacity * _KEEP))]:
+                self._forgotten = max(self._forgotten, self._taken.pop(name).issued)
+        # when there are twice as many, half of the work of looking has been of use
+        self._look_at = min(self._capacity, max(_FEW, 2 * len(self._taken)))
 
 
 def _hash(*parts: str) -> bytes:

@@ -409,6 +409,18 @@ def test_expired_nonces_make_room_first(parties: Parties) -> None:
     assert not parties.take(waiting).repeated
 
 
+def test_expired_nonces_take_no_memory() -> None:
+    """Long before the guard is full it forgets what has expired, and nothing that has not."""
+    replays = Replays()
+    for number in range(1, 20_000):
+        given = {"token": "t", "conversation": "c", "issued": number, "expires": number + 100, "now": float(number)}
+        assert not replays.take("kid", f"nonce-{number}", **given)
+        assert len(replays) <= 1_000
+    for number in range(19_900, 20_000):
+        given = {"token": "t", "conversation": "c", "issued": number, "expires": number + 100, "now": 19_999.0}
+        assert replays.take("kid", f"nonce-{number}", **given)
+
+
 def test_trust_ends_at_once(parties: Parties) -> None:
     """A site that is trusted no longer is refused, certificates that were verified before notwithstanding."""
     parties.take(parties.offer())
