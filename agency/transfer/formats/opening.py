@@ -15,7 +15,7 @@ from agency.transfer.formats import qcow2, qemu
 from agency.transfer.formats.disks import Disk, FileDisk, Flat, size_of
 from agency.transfer.formats.files import DeviceSink, DiskSource, Hashing, PartSink
 from agency.transfer.formats.nbd import NbdDisk
-from agency.transfer.formats.parts import Part
+from agency.transfer.formats.parts import Part, check_name
 
 FORMATS = ("raw", "qcow2", "vmdk", "vdi", "vhdx", "vpc")
 """What content can be in. A source's may be ``auto`` too."""
@@ -78,6 +78,7 @@ def open_sink(directory: Path, name: str, size: int, format_: str, hashing: Hash
             f"content of {size} bytes cannot be a {format_} image",
             f"transfer it as raw, or make it a multiple of {_SECTOR} bytes",
         )
+    check_name(name)
     if _is_device(directory, name):
         return _open_device(directory, name, size, format_, hashing)
     with ExitStack() as opened:
@@ -233,7 +234,7 @@ def _fits(part: Part, size: int, format_: str) -> bool:
 
 def _is_device(directory: Path, name: str) -> bool:
     try:
-        return "/" not in name and stat.S_ISBLK((directory / name).lstat().st_mode)
+        return stat.S_ISBLK((directory / name).lstat().st_mode)
     except OSError:
         return False
 

@@ -36,8 +36,7 @@ class Part:
     """
 
     def __init__(self, directory: Path, name: str, format_: str) -> None:
-        """Errors: ``bad-name``, ``no-such-directory``, ``not-a-file``, ``transfer-running``."""
-        _check_name(name)
+        """The name has been checked. Errors: ``no-such-directory``, ``not-a-file``, ``transfer-running``."""
         self._directory, self._name, self._format = directory, name, format_
         self._manifest_file = directory / f".{name}.manifest"
         try:
@@ -178,7 +177,8 @@ def _locked_by_others(file: int) -> bool:
     return bool(_RECORD.unpack(answer)[0] != fcntl.F_UNLCK)
 
 
-def _check_name(name: str) -> None:
+def check_name(name: str) -> None:
+    """``bad-name`` if a file cannot have it, or it leads elsewhere."""
     if not name or name[0] == "." or "/" in name or not name.isprintable() or len(name.encode()) > _LONGEST:
         raise refuse(
             "bad-name",

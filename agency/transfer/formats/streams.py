@@ -73,12 +73,9 @@ class ImageSource:
         return data
 
     def check_unchanged(self) -> None:
-        """What was read must have the digest that the provider says; without one, the image must be what it was."""
-        now = asyncio.run_coroutine_threadsafe(self._module.describe_image(self._image.id), self._loop).result()
-        same = (now.size, now.format, now.digest) == (self.size, self._image.format, self._image.digest)
-        whole = self._position == self.size
-        if not same or (whole and now.digest not in (None, f"blake3:{self._hash.hexdigest()}")):
-            raise _changed(self._image)
+        """What was read must be all there is, and have the digest that the provider says; without one, the image must
+        be what it was."""
+        asyncio.run_coroutine_threadsafe(self._check(), self._loop).result()
 
     def close(self) -> None:
         """End the download; a thread that reads is refused."""
@@ -87,18 +84,29 @@ class ImageSource:
             self._taking.cancel()
         asyncio.run_coroutine_threadsafe(self._hang_up(), self._loop).result()
 
+    async def _check(self) -> None:
+        now = await self._module.describe_image(self._image.id)
+        same = (now.size, now.format, now.digest) == (self.size, self._image.format, self._image.digest)
+        if same and self._position == self.size:
+            read = f"blake3:{self._hash.hexdigest()}"
+            same = now.digest in (None, read) and not self._left and await self._next() is None
+        if not same:
+            raise _changed(self._image)
+
     async def _take(self, length: int) -> bytes:
         parts, have = [self._left], len(self._left)
         while have < length:
             chunk = await self._next()
+            if chunk is None:
+                raise _changed(self._image)
             parts.append(chunk)
             have += len(chunk)
         data = b"".join(parts)
         self._left = data[length:]
         return data[:length]
 
-    async def _next(self) -> bytes:
-        """The next chunk, from another download where one breaks."""
+    async def _next(self) -> bytes | None:
+        """The next chunk, from another download where one breaks; None at the end."""
         while True:
             if self._closed:
                 raise _given_up()
@@ -112,9 +120,10 @@ class ImageSource:
                 if not self._attempts:
                     raise
                 continue
-            if chunk is None or self._reached + len(chunk) > self.size:
+            if chunk is not None:
+                self._reached, self._attempts = self._reached + len(chunk), _ATTEMPTS
+            if self._reached > self.size:
                 raise _changed(self._image)
-            self._reached, self._attempts = self._reached + len(chunk), _ATTEMPTS
             return chunk
 
     async def _hang_up(self) -> None:
