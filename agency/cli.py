@@ -80,7 +80,7 @@ def _client(state: Path | None, as_json: bool) -> Iterator[Client]:
     except Refused as error:
         raise failed(error.problem, as_json, FAILED) from None
     except KeyboardInterrupt:
-        remedy = "`agency status` shows how it goes; `agency relocate APP --cancel` undoes a relocation"
+        remedy = "`agency status` shows how it goes; `agency cancel APP` calls it off, or undoes it"
         problem = {"code": "not-followed", "message": "what was begun goes on in the agency", "remedy": remedy}
         raise failed(problem, as_json, INTERRUPTED) from None
     except Unreachable as error:
@@ -319,6 +319,18 @@ def destroy(application: App, state: State = None, as_json: AsJson = False) -> N
 
 
 @app.command()
+def cancel(application: App, state: State = None, as_json: AsJson = False) -> None:
+    """Call off what is under way: a call for offers, a negotiation; or a deployment or relocation, which is undone."""
+    with _client(state, as_json) as client:
+        answer = client.post(f"/applications/{application}/cancel")
+    show_answer(
+        answer,
+        as_json,
+        lambda console, a: console.print(f"{application}: {a['cancelled']} is called off, or undone", markup=False),
+    )
+
+
+@app.command()
 def status(
     application: Annotated[str | None, typer.Argument(metavar="[APP]", help="One application; none: all.")] = None,
     state: State = None,
@@ -367,24 +379,15 @@ def relocate(
     apply: Annotated[
         bool, typer.Option("--apply", help="Plan, and do it. Joins a relocation that is under way.")
     ] = False,
-    cancel: Annotated[bool, typer.Option("--cancel", help="Undo the relocation that is under way.")] = False,
     state: State = None,
     as_json: AsJson = False,
 ) -> None:
     """Move an application, or one component, to another vendor."""
-    if plan + apply + cancel != 1:
-        raise typer.BadParameter("say one of --plan, --apply and --cancel")
+    if plan + apply != 1:
+        raise typer.BadParameter("say one of --plan and --apply")
     from agency import show
 
     with _client(state, as_json) as client:
-        if cancel:
-            answer = client.post(f"/applications/{application}/cancel")
-            show_answer(
-                answer,
-                as_json,
-                lambda console, _: console.print(f"{application}: what was begun is being undone", markup=False),
-            )
-            return
         under_way = None if plan else _to_join(client, application, to, component)
         if not under_way:
             planned = _planned(client, application, to, component, strategy)

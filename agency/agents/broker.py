@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
+from typing import Any
 
 from spade.message import Message
 
@@ -21,7 +22,7 @@ from agency.relocation.workshop import Workshop
 from agency.trust.signing import Signed
 from broker.comparison import Answer, compare
 from broker.placement import part_calls
-from descriptors.base import utc_now
+from descriptors.base import Document, utc_now
 from descriptors.cfp import CallForProposals
 from descriptors.comparison import Comparison
 from descriptors.messages import Request
@@ -45,16 +46,60 @@ class BrokerAgent(RoleAgent):
         self._workshop = workshop
         self._haggling: dict[str, Haggling] = {}
         self._directory = directory
+        self._asking: dict[str, tuple[CallForProposals, asyncio.Task[Comparison]]] = {}
         self._net = Initiator(self, workshop.site, conversations, self._came_late)
 
     async def setup(self) -> None:
         """Answer requests, and go on with what an earlier process left."""
-        handlers: Handlers = {CallForProposals: self.compare, Mandate: self.negotiate, Request: self.accept}
+        handlers: Handlers = {CallForProposals: self.compare, Mandate: self.negotiate, Request: self.see_to}
         Responder.install(self, handlers)
         self._net.take_up()
 
     async def compare(self, call: CallForProposals) -> Comparison:
         """Ask the vendors, for the whole and at the same time for each part, and weigh their answers."""
+        return await self._unless_cancelled(call, self._compare(call))
+
+    async def negotiate(self, mandate: Mandate) -> Comparison:
+        """Negotiate about a call that is in the store, keep the timeline, and weigh the last offers."""
+        call = await self._workshop.store.get(CallForProposals, mandate.call or "")
+        return await self._unless_cancelled(call, self._negotiate(call, mandate))
+
+    async def see_to(self, request: Request) -> Document:
+        """Do what was requested."""
+        if request.action == "accept":
+            return await self.accept(request)
+        if request.action == "cancel":
+            return await self.cancel(request)
+        raise refuse("not-understood", f"a broker does not {request.action}", "ask the Mediator")
+
+    async def _unless_cancelled(self, call: CallForProposals, asking: Coroutine[Any, Any, Comparison]) -> Comparison:
+        """Ask, and be ready to hear that nobody wants to know any more."""
+        task = asyncio.create_task(asking)
+        self._asking[call.id] = call, task
+        try:
+            return await task
+        except asyncio.CancelledError:
+            if (us := asyncio.current_task()) and us.cancelling():  # it is this agent that stops
+                raise
+            raise refuse("cancelled", f"{call.id} was cancelled", "nothing was changed; ask again for offers") from None
+        finally:
+            del self._asking[call.id]
+
+    async def cancel(self, request: Request) -> Request:
+        """End the calls that are out for an application; answers with the call that was ended."""
+        out = [(call, task) for call, task in self._asking.values() if call.application == request.subject]
+        if not out:
+            raise refuse("not-busy", f"nothing is under way for {request.subject}", "nothing is left to cancel")
+        for _, task in out:
+            task.cancel()
+        await asyncio.wait([task for _, task in out])
+        for call, _ in out:
+            for each in (call, *part_calls(call)):
+                await self._net.call_off(each.id)
+            await self._workshop.events.happened(call.application, "cancelled", f"{call.id}: the vendors are told")
+        return request.model_copy(update={"subject": out[0][0].id})
+
+    async def _compare(self, call: CallForProposals) -> Comparison:
         whole, *parts = await asyncio.gather(*(self._answers(each) for each in (call, *part_calls(call))))
         known = await records(self._workshop.store)
         if not parts:
@@ -70,10 +115,8 @@ class BrokerAgent(RoleAgent):
             await self._net.stand(call.id, heard)
         return found.unable | self._noted(vendors, {vendors[jid]: each.answer for jid, each in heard.items()})
 
-    async def negotiate(self, mandate: Mandate) -> Comparison:
-        """Negotiate about a call that is in the store, keep the timeline, and weigh the last offers."""
+    async def _negotiate(self, call: CallForProposals, mandate: Mandate) -> Comparison:
         store = self._workshop.store
-        call = await store.get(CallForProposals, mandate.call or "")
         found = await self._found(call)
         names = {jid: name for name, jid in found.agents.items()}
         haggling = self._haggling[call.id] = Haggling(self, self._net, call, mandate, names)
@@ -100,8 +143,6 @@ class BrokerAgent(RoleAgent):
 
     async def accept(self, request: Request) -> Agreement:
         """Accept an offer on the deployer's behalf."""
-        if request.action != "accept":
-            raise refuse("not-understood", f"a broker does not {request.action}", "ask the Mediator")
         offer = await self._workshop.store.get(Offer, request.subject)
         return await self._net.accept(offer, await self._net.bidder(offer), self._delegated(request, offer))
 

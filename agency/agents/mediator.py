@@ -66,16 +66,29 @@ class MediatorAgent(RoleAgent):
                 f"{name} is {deployment.status} as {deployment.id}: its descriptor cannot change under it",
                 f"`agency destroy {name}` first, or submit under another name",
             )
-        if await store.find(Application, name) != application:
+        before = await store.find(Application, name)
+        if before != application:
             await self._check_no_agreement(name)
         await store.put(application, id=name, application=name)
         call = await self._call(application, self._call_time, composed=True)
         for each in part_calls(call):  # what is offered for a part answers the call for it
             await store.put(each, id=each.id, application=name)
         await self._workshop.events.happened(name, "submitted", f"call for proposals {call.id} goes out")
-        comparison = await ask(self, self.link.address(addresses.BROKER), call, Comparison)
+        try:
+            comparison = await ask(self, self.link.address(addresses.BROKER), call, Comparison)
+        except AgencyError as error:
+            if error.problem.code == "cancelled" and await store.find(Application, name) == application:
+                await self._put_back(name, before)
+            raise
         await keep_offers(self._workshop, comparison)
         return comparison
+
+    async def _put_back(self, name: str, before: Application | None) -> None:
+        """Let an application be what it was before it was submitted."""
+        if before is None:
+            await self._workshop.store.delete(Application, name)
+        else:
+            await self._workshop.store.put(before, id=name, application=name)
 
     async def negotiate(self, mandate: Mandate) -> Document:
         """Have the broker negotiate about an application that was submitted, about moving one that runs, or about the
@@ -163,9 +176,11 @@ class MediatorAgent(RoleAgent):
         """Do what was requested, or have it done by the agent whose work it is."""
         if request.action == "accept":
             return await self.accept(request.subject, request.delegations)
-        if request.action in ("plan-relocation", "relocate", "cancel"):
-            kind = RelocationPlan if request.action == "plan-relocation" else RelocationReceipt
-            expected = kind if request.action != "cancel" else Deployment
+        if request.action == "cancel":
+            whose = addresses.RELOCATOR if self._workshop.busy.get(request.subject) else addresses.BROKER
+            return await ask(self, self.link.address(whose), request, Request)
+        if request.action in ("plan-relocation", "relocate"):
+            expected = RelocationPlan if request.action == "plan-relocation" else RelocationReceipt
             return await ask(self, self.link.address(addresses.RELOCATOR), request, expected)
         return await ask(self, self.link.address(addresses.PROVISIONER), request, Deployment)
 

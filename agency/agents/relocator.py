@@ -50,7 +50,7 @@ class RelocatorAgent(RoleAgent):
         if request.action == "plan-relocation":
             return await self.plan(request.subject, request.vendor, request.component)
         if request.action == "cancel":
-            return await self.cancel(request.subject)
+            return await self.cancel(request)
         return await self.apply(request.subject, request.delegations)
 
     async def negotiate(self, mandate: Mandate) -> RelocationPlan:
@@ -154,8 +154,9 @@ class RelocatorAgent(RoleAgent):
                 "free some, or put the agency's state directory on a larger disk",
             )
 
-    async def cancel(self, name: str) -> Deployment:
-        """Have the relocation that is under way undone; it stops at its next chunk or task."""
+    async def cancel(self, request: Request) -> Request:
+        """Have the operation that is under way undone; it stops at its next chunk or task. Answers with its id."""
+        name = request.subject
         operation = self._workshop.busy.get(name)
         deployment = await live_deployment(self._workshop, name)
         if operation is None or deployment is None:
@@ -166,7 +167,7 @@ class RelocatorAgent(RoleAgent):
                 "too-late", f"{name} has been switched to {plan.target} already", "relocate it back, if need be"
             )
         mark_cancelled(self._workshop, operation)
-        return deployment
+        return request.model_copy(update={"subject": operation})
 
     async def _running(self, name: str) -> tuple[Application, Deployment]:
         application = await self._workshop.store.get(Application, name)

@@ -15,7 +15,7 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import uvicorn
 from fastapi import Depends, FastAPI, HTTPException, Query, Request, Response
@@ -47,6 +47,8 @@ from descriptors.relocation import RelocationPlan, RelocationReceipt
 from descriptors.sla import Agreement, AgreementTemplate, Offer
 from vendor_modules import registry
 from vendor_modules.errors import VendorError
+
+D = TypeVar("D", bound=Document)
 
 API_FILE = "api.json"
 """In the state directory: where the API is, and the token for it."""
@@ -171,7 +173,7 @@ def _add_actions(app: FastAPI, agency: Agency) -> None:
 
     mediator = agency.deployer.link.address(addresses.MEDIATOR)
 
-    async def mediate(request: messages.Request, expect: type[Document]) -> Document:
+    async def mediate(request: messages.Request, expect: type[D]) -> D:
         return await agency.deployer.request(request, expect)
 
     @app.put("/blobs/{digest}")
@@ -223,8 +225,8 @@ def _add_actions(app: FastAPI, agency: Agency) -> None:
 
     @app.post("/applications/{name}/cancel")
     async def cancel(name: str) -> dict[str, Any]:
-        request = messages.Request(action="cancel", subject=name)
-        return (await mediate(request, Deployment)).model_dump(mode="json")
+        cancelled = await mediate(messages.Request(action="cancel", subject=name), messages.Request)
+        return {"application": name, "cancelled": cancelled.subject}
 
     @app.post("/applications/{name}/{action}")
     async def act(name: str, action: str) -> Response:

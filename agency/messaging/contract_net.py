@@ -5,8 +5,10 @@ waited for until it answers again. Acceptance is separate and comes when the dep
 conversation, whose id is the call's.
 
 At most one agreement comes of a call, and both sides know of it. An acceptance is written down before it is sent, and
-repeated until it is answered. Where the offer expires before that, it is withdrawn by a ``cancel``, which is repeated
-until the vendor has heard it; a vendor that had agreed ends its agreement then.
+repeated until it is answered. Where the offer expires before that, or the deployer would rather accept another one, it
+is withdrawn by a ``cancel``, which is repeated until the vendor has heard it; a vendor that had agreed ends its
+agreement then. Before that no other offer of the call is accepted: not even a message that came back proves that the
+vendor has not agreed, as servers return what they brought and had not seen acknowledged.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from agency.messaging.acl import (
     Protocol,
     Said,
     content_of,
+    is_bounce,
     message_of,
     performative_of,
     said_in,
@@ -68,13 +71,47 @@ class Heard(NamedTuple):
 _UNREAD = Heard(Reason(code="no-answer", message="has not been read yet"), datetime.min.replace(tzinfo=UTC))
 
 
-class _Settlement(NamedTuple):
-    """An acceptance under way."""
+class _Settlement:
+    """An acceptance under way. To be made where an event loop runs."""
 
-    call: str
-    peer: str
-    application: str
-    outcome: asyncio.Future[Agreement]
+    def __init__(self, offer: Offer, peer: str) -> None:
+        self.call, self.peer, self.application = offer.call, peer, offer.application
+        self._loop = asyncio.get_running_loop()
+        self.outcome: asyncio.Future[Agreement] = self._loop.create_future()
+        self.given_up: asyncio.Future[None] = self._loop.create_future()
+        """Done when nobody wants the agreement any more: the acceptance is withdrawn, unless it is answered already."""
+        self.withdrawing: asyncio.Task[None] | None = None
+        """Until the vendor has confirmed that it is withdrawn."""
+        self.waiting = 0
+        """How many wait for the outcome now."""
+        self._unreached: asyncio.Future[None] = self._loop.create_future()
+
+    def not_reached(self, problem: Problem) -> None:
+        """What was said to the vendor came back. Only that it is not there makes waiting vain."""
+        if problem.code == "no-such-agent" and not self._unreached.done():
+            self._unreached.set_result(None)
+
+    def stands_in_the_way_of(self, offer: Offer, jid: str) -> bool:
+        """Whether it is another one of the same application."""
+        return self.application == offer.application and (self.call, self.peer) != (offer.call, jid)
+
+    def give_up(self) -> None:
+        """Have it withdrawn, unless it is answered already."""
+        if not self.given_up.done():
+            self.given_up.set_result(None)
+        self._unreached = self._loop.create_future()  # what counts from now on is whether that is heard
+
+    async def wait_for(self, what: asyncio.Future[Any]) -> str:
+        """Wait until that is done, and no longer than the vendor may be hoped for; gives why it is not done."""
+        unreached = self._unreached
+        self.waiting += 1
+        try:
+            await asyncio.wait({what, unreached}, timeout=SETTLE_WITHIN, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self.waiting -= 1
+        if unreached.done() and unreached is self._unreached:
+            self._unreached = self._loop.create_future()  # it may be there by the time that somebody asks again
+        return "" if what.done() else "cannot be reached" if unreached.done() else "does not answer"
 
 
 class Initiator:
@@ -104,7 +141,8 @@ class Initiator:
         """Go on with what an earlier process left: finish its acceptances, cancel its calls, which nobody waits for."""
         for left in self._conversations.open(self._name):
             if left.state == "accepting" and (offer := self._still_offered(left)):
-                self._settle(offer, left.peer, self._carried_through(left, sent_before=True))
+                settlement = _Settlement(offer, left.peer)
+                self._settle(settlement, self._carried_through(left, settlement, sent_before=True))
             elif left.state == "accepting":
                 self._agent.work(self._withdraw(left))
             elif left.state == "withdrawing":
@@ -174,6 +212,17 @@ class Initiator:
         """Tell the vendors (JIDs) that nothing more comes of a call: they forget their offers."""
         await self._tell(call, vendors, Performative.CANCEL)
 
+    async def call_off(self, call: str) -> None:
+        """End a call whose answers nobody has seen yet: whoever it went to hears of it, and no offer is accepted."""
+        known = await self._conversations.find(self._name, call)
+        calling = known.pop("", None)
+        await self.cancel(call, calling.said.body.split() if calling and calling.said else known)
+        for each in known.values():
+            each.state = "cancelled"
+        await self._conversations.keep(known.values())
+        if calling is not None:
+            await self._conversations.end(calling)
+
     def _unawaited(self, message: Message) -> Job | None:
         """What no round waits for: a late answer, or one that came in time, once more. Who sent it is there again, and
         is waited for the next time."""
@@ -217,31 +266,41 @@ class Initiator:
         ``delegation`` it is accepted on behalf of who signed that.
 
         Accepting an offer again gives the same agreement. :class:`AgencyError` when the vendor does not stand by its
-        offer, and when it does not answer soon (``no-answer``): then it is still being told, and the same offer may be
-        accepted again to learn of the outcome.
+        offer, and when it does not answer soon (``no-answer``), or cannot be reached at all: then it is still being
+        told, and the same offer may be accepted again to learn of the outcome. Accepting another one of the same
+        application then withdraws this acceptance.
         """
-        outcome = self._outcome(offer, jid) or self._settle(offer, jid, self._accepted(offer, jid, delegation))
-        done, _ = await asyncio.wait({outcome}, timeout=SETTLE_WITHIN)
-        if not done:
+        await self._make_way(offer, jid)
+        settlement = self._settling.get(offer.call)
+        if settlement is None:
+            settlement = _Settlement(offer, jid)
+            self._settle(settlement, self._accepted(offer, settlement, delegation))
+        if why := await settlement.wait_for(settlement.outcome):
             raise refuse(
                 "no-answer",
-                f"{jid} does not answer; it is told until {offer.expires:%H:%M:%S %Z} that its offer is accepted",
-                "accept the same offer again to learn what came of it; another can be accepted when it has expired",
+                f"{jid} {why}; it is told until {offer.expires:%H:%M:%S %Z} that its offer is accepted",
+                "accept the same offer again to learn what came of it, or another one: this one is withdrawn then",
             )
-        return outcome.result()
+        return settlement.outcome.result()
 
-    def _outcome(self, offer: Offer, jid: str) -> asyncio.Future[Agreement] | None:
-        """What an acceptance of this offer that is under way comes to. Refused while another one of the same
-        application is under way: nobody knows yet what comes of that."""
-        for each in self._settling.values():
-            if each.application == offer.application and (each.call, each.peer) != (offer.call, jid):
-                raise _settling_elsewhere(each.peer)
-        settlement = self._settling.get(offer.call)
-        return settlement and settlement.outcome
+    async def _make_way(self, offer: Offer, jid: str) -> None:
+        """Withdraw whatever other acceptance of the application is under way. Refused where somebody waits for that,
+        and where its vendor has agreed just now; where it is of the same call, and the vendor has not confirmed that it
+        is withdrawn, :meth:`_accepted` refuses."""
+        while rivals := [each for each in self._settling.values() if each.stands_in_the_way_of(offer, jid)]:
+            for rival in rivals:
+                if rival.waiting:
+                    raise _settling_elsewhere(rival.peer)
+                rival.give_up()
+                await asyncio.wait({rival.outcome})
+                if not rival.outcome.cancelled() and rival.outcome.exception() is None:
+                    raise _settling_elsewhere(rival.peer)
+                if rival.withdrawing is not None and rival.call == offer.call:
+                    await rival.wait_for(rival.withdrawing)
 
-    def _settle(self, offer: Offer, jid: str, acceptance: Coroutine[Any, Any, Agreement]) -> asyncio.Future[Agreement]:
+    def _settle(self, settlement: _Settlement, acceptance: Coroutine[Any, Any, Agreement]) -> None:
         """Do it beside everything else: it goes on when nobody waits for it any more."""
-        outcome = asyncio.get_running_loop().create_future()
+        outcome = settlement.outcome
 
         async def settle() -> None:
             try:
@@ -251,29 +310,32 @@ class Initiator:
                 outcome.exception()  # seen, even if nobody does
             finally:
                 outcome.cancel()
-                del self._settling[offer.call]
+                del self._settling[settlement.call]
 
-        self._settling[offer.call] = _Settlement(offer.call, jid, offer.application, outcome)
+        self._settling[settlement.call] = settlement
         self._agent.work(settle())
-        return outcome
 
-    async def _accepted(self, offer: Offer, jid: str, delegation: Signed[Delegation] | None) -> Agreement:
+    async def _accepted(
+        self, offer: Offer, settlement: _Settlement, delegation: Signed[Delegation] | None
+    ) -> Agreement:
         """Begin an acceptance and carry it through; the agreement there is, if the offer was accepted before."""
-        known = await self._conversations.find(self._name, offer.call)
+        jid, known = settlement.peer, await self._conversations.find(self._name, offer.call)
         for each in known.values():
+            if each.state == "withdrawing":
+                raise _not_confirmed(each.peer)
             if each.state == "agreed" and each.peer == jid and (made := self._agreement_in(each)).offer == offer.id:
                 return made
-            if each.state in ("agreed", "withdrawing", "accepting"):
+            if each.state in ("agreed", "accepting"):
                 raise _settling_elsewhere(each.peer)
         mine = known.get(jid)
-        if mine is None or mine.heard is None or self._offer_in(mine) != offer:
+        if mine is None or mine.heard is None or mine.state == "cancelled" or self._offer_in(mine) != offer:
             raise refuse("not-offered", f"{jid} never made this offer, or not of late", "ask for new offers")
         if offer.expires <= utc_now():
             raise refuse("expired", f"offer {offer.id} expired at {offer.expires:%H:%M:%S %Z}", "ask for new offers")
         mine.asked = Asked(1, mine.asked.number + 1) if mine.asked.rank == 1 else _ACCEPTANCE
         mine.state, mine.said = "accepting", await self._acceptance(offer, mine, delegation)
         await self._conversations.keep([mine])
-        return await self._carried_through(mine, sent_before=False)
+        return await self._carried_through(mine, settlement, sent_before=False)
 
     async def _acceptance(
         self, offer: Offer, conversation: Conversation, delegation: Signed[Delegation] | None
@@ -295,25 +357,30 @@ class Initiator:
         await self._speech.keep(said, Acceptance, **about)
         return said
 
-    async def _carried_through(self, acceptance: Conversation, *, sent_before: bool) -> Agreement:
-        """Say that the offer is accepted until the vendor has answered; until the offer expires at the longest."""
+    async def _carried_through(
+        self, acceptance: Conversation, settlement: _Settlement, *, sent_before: bool
+    ) -> Agreement:
+        """Say that the offer is accepted until the vendor has answered; until the offer expires, or nobody wants it any
+        more, at the longest."""
         assert acceptance.said is not None and acceptance.heard is not None  # noqa: PT018, S101
         message = self._message(acceptance, acceptance.said, Performative.ACCEPT_PROPOSAL)
-        replies = _Replies(message)
+        replies = _Replies(message, settlement.not_reached)
         async with repeating(self._agent, acceptance.id, replies.on_message, replies.unanswered):
             try:
                 await self._agent.send(message)
-            except AgencyError:
+            except AgencyError as error:
                 if not sent_before:  # so the vendor cannot have heard of it
                     await self._ended(acceptance, "failed")
                     raise
+                settlement.not_reached(error.problem)
             soonest = utc_now() + timedelta(seconds=SETTLE_WITHIN) if sent_before else acceptance.expires
-            reply = await replies.first(max(soonest, acceptance.expires))
+            reply = await replies.first(max(soonest, acceptance.expires), settlement.given_up)
         if reply is None:
-            await self._withdraw(acceptance)
+            await self._withdraw(acceptance, settlement)
+            why = "before another offer was accepted" if settlement.given_up.done() else "before its offer expired"
             raise refuse(
                 "no-answer",
-                f"{acceptance.peer} did not answer before its offer expired: the acceptance is withdrawn",
+                f"{acceptance.peer} did not answer {why}: the acceptance is withdrawn",
                 "ask for new offers",
             )
         return await self._concluded(acceptance, reply)
@@ -352,22 +419,26 @@ class Initiator:
 
     # --- withdrawing ---
 
-    async def _withdraw(self, acceptance: Conversation) -> None:
+    async def _withdraw(self, acceptance: Conversation, settlement: _Settlement | None = None) -> None:
         """Decide that there is no agreement, and see to it that the vendor learns of it."""
         acceptance.state, acceptance.asked, acceptance.said = "withdrawing", _CANCEL, saying(Performative.CANCEL)
         acceptance.expires = utc_now() + WITHDRAW_WITHIN
         await self._conversations.keep([acceptance])
-        self._agent.work(self._withdrawn(acceptance))
+        withdrawing = self._agent.work(self._withdrawn(acceptance, settlement))
+        if settlement is not None:
+            settlement.withdrawing = withdrawing
 
-    async def _withdrawn(self, acceptance: Conversation) -> None:
+    async def _withdrawn(self, acceptance: Conversation, settlement: _Settlement | None = None) -> None:
         assert acceptance.said is not None  # noqa: S101
         message = self._message(acceptance, acceptance.said, Performative.CANCEL)
-        replies = _Replies(message)
+        not_reached = settlement.not_reached if settlement else lambda _: None
+        replies = _Replies(message, not_reached)
         async with repeating(self._agent, acceptance.id, replies.on_message, replies.unanswered):
             try:
                 await self._agent.send(message)
             except AgencyError as error:
                 self._agent.log.info("not told yet", peer=acceptance.peer, what="cancel", error=str(error))
+                not_reached(error.problem)
             if await replies.first(acceptance.expires) is None:
                 self._agent.log.error("does not know that an acceptance was withdrawn", peer=acceptance.peer)
         await self._ended(acceptance, "cancelled")
@@ -474,12 +545,16 @@ class _Round:
 class _Replies:
     """Waits for the peer's answer to one message."""
 
-    def __init__(self, message: Message) -> None:
+    def __init__(self, message: Message, not_reached: Callable[[Problem], None]) -> None:
         self._message = message
+        self._not_reached = not_reached
         self._first: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
 
     def on_message(self, message: Message) -> None:
-        """Take the answer: what names no message that it answers is a bounce, and no answer of the peer's."""
+        """Take the answer; a bounce is none."""
+        if is_bounce(message) and message.sender.bare == self._message.to.bare:
+            self._not_reached(content_of(message, Problem))
+            return
         name = self._message.get_metadata("reply-with")
         answers = message.sender.bare == self._message.to.bare and message.get_metadata("in-reply-to") == name
         if answers and not self._first.done():
@@ -489,10 +564,12 @@ class _Replies:
         """The message, until it is answered."""
         return [] if self._first.done() else [self._message]
 
-    async def first(self, until: datetime) -> Message | None:
-        """The answer; None if there is none until that moment."""
-        done, _ = await asyncio.wait({self._first}, timeout=max(0.0, (until - utc_now()).total_seconds()))
-        return self._first.result() if done else None
+    async def first(self, until: datetime, given_up: asyncio.Future[None] | None = None) -> Message | None:
+        """The answer; None if there is none until that moment, or until it is given up."""
+        waiting: set[asyncio.Future[Any]] = {self._first, given_up} if given_up else {self._first}
+        timeout = max(0.0, (until - utc_now()).total_seconds())
+        await asyncio.wait(waiting, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+        return self._first.result() if self._first.done() else None
 
 
 def _cfps(call: str, wanted: Mapping[str, Document], reply_by: datetime, number: int) -> dict[str, Message]:
@@ -532,6 +609,14 @@ def _settling_elsewhere(peer: str) -> AgencyError:
         "already-accepted",
         f"of this call, an offer of {peer} is accepted already, and no call leads to two agreements",
         "wait until that acceptance has been answered, or ask for new offers",
+    )
+
+
+def _not_confirmed(peer: str) -> AgencyError:
+    return refuse(
+        "already-accepted",
+        f"of this call, an offer of {peer} was accepted and is withdrawn, which {peer} has not confirmed yet",
+        "ask for new offers, of which one can be accepted at once; or accept again when it has confirmed",
     )
 
 

@@ -111,7 +111,7 @@ def test_undoing_goes_on_after_the_agency_was_killed(book: Guestbook) -> None:
 
     def cancel_and_kill(event: dict[str, Any]) -> None:
         if (event["kind"], event.get("text")) == ("task-started", "upload-machine-web"):
-            (lab.state / "spool" / plan / "cancel").touch()  # as `agency relocate --cancel` does
+            (lab.state / "spool" / plan / "cancel").touch()  # as `agency cancel` does
         if event["kind"] == "undone":
             lab.kill()
 

@@ -12,13 +12,18 @@ import pytest
 from pydantic import SecretStr
 
 from agency.agents import addresses
+from agency.agreements import unsettled
 from agency.federation.directory import Directory, DirectoryAgent
+from agency.messaging.contract_net import SETTLE_WITHIN
 from agency.messaging.links.component import component_link
 from agency.messaging.request import ask
+from agency.problems import AgencyError
 from agency.running import _society
 from agency.trust.site import Site
 from descriptors.base import utc_now
 from descriptors.comparison import Comparison
+from descriptors.messages import Request
+from descriptors.sla import Agreement
 from tests.agency.conftest import in_memory, workshop_at
 from tests.agency.toys import Cloud, notebook
 from tests.integration.test_links import clients
@@ -126,3 +131,32 @@ async def test_a_vendor_on_a_component_is_seen_to_come_and_go(xmpp_server: XmppS
             del link._agents[link.address("vendor-beta")]
             assert await left_out() == {"alpha": "away", "beta": "no-such-agent"}
             assert await left_out() == {"alpha": "away", "beta": "away"}
+
+
+async def test_who_dies_before_its_offer_is_accepted_keeps_nobody(xmpp_server: XmppServer) -> None:
+    """An acceptance that comes back is told of at once; the offer of another vendor can be had from a new call, at once
+    as well, and then the first acceptance is withdrawn."""
+    secret = SecretStr(xmpp_server.secret)
+    with in_memory() as state:
+        async with (
+            workshop_at(state, Cloud(name="alpha"), Cloud(name="beta"), domain=xmpp_server.agents) as workshop,
+            component_link(xmpp_server.agents, *xmpp_server.component, secret) as link,
+            _society(workshop, link, 5) as deployer,
+        ):
+
+            async def offers() -> dict[str, str]:
+                found = await ask(deployer, link.address(addresses.MEDIATOR), notebook(), Comparison)
+                return {row.vendor: row.offer.id for row in found.rows if row.offer}
+
+            async def accept(offer: str) -> Agreement:
+                async with asyncio.timeout(SETTLE_WITHIN / 2):
+                    return await deployer.request(Request(action="accept", subject=offer), Agreement)
+
+            first = await offers()
+            del link._agents[link.address("vendor-alpha")]
+            with pytest.raises(AgencyError, match=r"vendor-alpha@.* cannot be reached; it is told until"):
+                await accept(first["alpha"])
+            with pytest.raises(AgencyError, match="has not confirmed yet"):
+                await accept(first["beta"])
+            assert (await accept((await offers())["beta"])).provider == "beta"
+            assert await unsettled(workshop, "notes") == {"alpha": "pending"}

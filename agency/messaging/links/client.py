@@ -22,6 +22,7 @@ import structlog
 from pydantic import SecretStr
 from slixmpp import JID, ClientXMPP
 from slixmpp.exceptions import IqError, IqTimeout
+from slixmpp.plugins.xep_0198.stanza import Ack, RequestAck
 from slixmpp.util.sasl import mechanisms
 from slixmpp.xmlstream.handler import Callback
 from slixmpp.xmlstream.matcher import MatchXPath
@@ -376,6 +377,8 @@ def _salted(scram: Any, text: bytes, salt: bytes, iterations: int) -> bytes:
 
 
 mechanisms.SCRAM.Hi = _salted  # type: ignore[method-assign, assignment]
+for _acknowledgement in (Ack, RequestAck):  # while slixmpp waits for an answer it looks for a sender in them, and warns
+    _acknowledgement.interfaces = {*_acknowledgement.interfaces, "from", "id"}
 
 
 # --- what may be wrong ---

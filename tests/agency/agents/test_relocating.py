@@ -20,6 +20,7 @@ from descriptors.application import Application
 from descriptors.comparison import Comparison
 from descriptors.deployment import Deployment
 from descriptors.documents import digest
+from descriptors.messages import Request
 from descriptors.relocation import RelocationPlan, RelocationReceipt, Task
 from descriptors.sla import Agreement
 from tests.agency.agents.conftest import Society
@@ -195,7 +196,7 @@ async def test_cancelling(society: Society) -> None:
         while (await events.get())["text"] != "fence-web":
             pass
         assert society.workshop.busy == {"notes": found.id}
-        await society.request("cancel", "notes")
+        await society.request("cancel", "notes", Request)
         with refusal("cancelled") as error:
             await applying
     assert "notes goes on at alpha" in error.value.problem.message
@@ -206,7 +207,7 @@ async def test_nothing_to_cancel(society: Society) -> None:
     """Cancelling when nothing is under way is refused."""
     await society.deployed(notebook())
     with refusal("not-busy"):
-        await society.request("cancel", "notes")
+        await society.request("cancel", "notes", Request)
 
 
 async def test_one_operation_at_a_time(society: Society) -> None:

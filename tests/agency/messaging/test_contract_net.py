@@ -15,7 +15,7 @@ from spade.message import Message
 from sqlalchemy import select
 
 from agency.agents.vendor import VendorAgent
-from agency.messaging import contract_net
+from agency.messaging import contract_net, conversations
 from agency.messaging.acl import (
     Performative,
     Protocol,
@@ -32,6 +32,7 @@ from agency.messaging.bidding import Participant
 from agency.messaging.contract_net import Answer, Initiator
 from agency.messaging.conversations import Conversations
 from agency.messaging.links.in_process import InProcessLink
+from agency.messaging.links.stanzas import STANZA_ERRORS, Element, bounced
 from agency.problems import AgencyError, refuse
 from agency.store.models import TokenRow
 from agency.store.store import Store
@@ -555,6 +556,88 @@ async def test_an_acceptance_that_is_not_answered_in_time_is_withdrawn(net: Net)
     assert (await net.conversations.find("va@test", asked.id))["broker@test"].state == "cancelled"
     store = net.conversations._store
     assert [agreement.state for agreement in await store.all(Agreement)] == ["terminated"]
+
+
+async def unanswered(net: Net, monkeypatch: pytest.MonkeyPatch, settle: Any = None) -> tuple[Offer, Offer]:
+    """The offers of ``va``, whose acceptance is not answered in time, and of ``vb``."""
+    vendors = {await net.bidder("va", proposing("va"), settle): "va", await net.bidder("vb", proposing("vb")): "vb"}
+    found = await net.ask(call(), vendors)
+    with monkeypatch.context() as patched:
+        patched.setattr(contract_net, "SETTLE_WITHIN", 0.2)
+        with pytest.raises(AgencyError, match="va@test does not answer"):
+            await net.broker.accept(found["va"], "va@test")
+    return found["va"], found["vb"]
+
+
+async def test_another_offer_may_be_accepted_instead(net: Net, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a vendor does not answer an acceptance, to accept another one withdraws it: the silent vendor confirms that
+    first, and its offer is none any more."""
+    silent, other = await unanswered(net, monkeypatch, settle=lambda _: asyncio.Event().wait())
+    assert (await net.broker.accept(other, "vb@test")).offer == other.id
+    states = {peer: each.state for peer, each in (await net.conversations.find("broker@test", other.call)).items()}
+    assert states == {"va@test": "cancelled", "vb@test": "agreed"}
+    assert (await net.conversations.find("va@test", other.call))["broker@test"].state == "cancelled"
+    with pytest.raises(AgencyError, match="no call leads to two agreements"):
+        await net.broker.accept(silent, "va@test")
+
+
+async def test_what_was_agreed_to_unheard_ends_before_another_is_accepted(
+    net: Net, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A vendor whose agreement was lost on its way has terminated it when another vendor hears of an acceptance."""
+    agent = net.broker._agent
+    real, store = agent.dispatch, net.conversations._store
+
+    def loses(message: Message) -> object:
+        lost = message.sender.bare == "va@test" and performative_of(message) is Performative.INFORM and message.body
+        return None if lost else real(message)
+
+    agent.dispatch = loses
+    _, other = await unanswered(net, monkeypatch)
+    assert [each.state for each in await store.all(Agreement)] == ["observed"]
+    await net.broker.accept(other, "vb@test")
+    assert {each.provider: each.state for each in await store.all(Agreement)} == {"va": "terminated", "vb": "observed"}
+
+
+async def test_a_vendor_that_cannot_be_reached_is_told_of_at_once(net: Net, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who accepts the offer of a vendor that is not there hears so at once. To accept another of the same call is
+    refused until it has confirmed that the first is withdrawn, as it may have agreed; one of a new call is accepted at
+    once."""
+    monkeypatch.setattr(conversations, "REPEAT_AFTER", 0.05)
+    vendors = {await net.bidder(name, proposing(name)): name for name in ("va", "vb")}
+    first, other = (await net.ask(call(), vendors)).values()
+    again = (await net.ask(call(), {await net.bidder("vc", proposing("vc")): "vc"}))["vc"]
+    agent = net.broker._agent
+    send = agent.link.send
+
+    async def comes_back(message: Message) -> None:
+        if message.to.bare == "va@test":
+            await asyncio.sleep(0)
+            agent.dispatch(bounce(message))
+        else:
+            await send(message)
+
+    agent.link.send = comes_back  # type: ignore[method-assign]
+    async with asyncio.timeout(10):  # less than SETTLE_WITHIN
+        for _ in range(2):
+            with pytest.raises(AgencyError, match="va@test cannot be reached; it is told until"):
+                await net.broker.accept(first, "va@test")
+        for _ in range(2):
+            with pytest.raises(AgencyError, match="va@test has not confirmed yet"):
+                await net.broker.accept(other, "vb@test")
+    assert (await net.broker.accept(again, "vc@test")).offer == again.id
+    agent.link.send = send  # type: ignore[method-assign]
+    await net.comes_to("broker@test", first.call, "va@test", "cancelled")
+    assert (await net.broker.accept(other, "vb@test")).offer == other.id
+
+
+def bounce(message: Message) -> Message:
+    """What a link makes of the error stanza by which a message comes back."""
+    stanza = Element("message", {"from": message.to.bare, "id": f"fipa-contract-net/1/{message.thread}"})
+    error = Element("error", {"type": "cancel"})
+    error.children.append(Element(f"{STANZA_ERRORS} item-not-found", {}))
+    stanza.children.append(error)
+    return bounced(stanza, message.sender)
 
 
 async def test_an_answer_to_an_acceptance_that_makes_no_sense(net: Net) -> None:

@@ -222,6 +222,8 @@ _STEP = st.tuples(st.sampled_from(STEPS), st.integers(0, 9))
 @example(steps=[*OFFERED, ("accept", 0), ("wait", 0), ("flush", 0), ("wait", 0), *[("lose", 0)] * 9, ("die", 0)])
 @example(steps=[*OFFERED, ("accept", 0), ("wait", 0), ("accept", 1), ("flush", 0), ("wait", 0), ("die", 1)])
 @example(steps=[*OFFERED, ("accept", 0), ("wait", 0), ("flush", 0), *[("wait", 2)] * 5, ("flush", 0)])
+@example(steps=[*OFFERED, ("accept", 0), ("flush", 0), *[("wait", 2)] * 2, ("accept", 1), ("wait", 0), ("flush", 0)])
+@example(steps=[*OFFERED, ("accept", 0), *[("wait", 2)] * 2, ("accept", 1), ("wait", 0), ("die", 0), ("accept", 1)])
 def test_whatever_the_link_does_there_is_at_most_one_agreement_and_both_know(
     blank: Path, impatient: None, quiet: None, steps: list[tuple[str, int]]
 ) -> None:
