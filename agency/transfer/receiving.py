@@ -87,11 +87,11 @@ class _Receiving:
             self._session.run(self._work)
             root = self._check_whole()
             self._session.too_late()
-            self._session.aside(lambda: self.sink.finish(self.manifest))
         except BaseException:
             self._leave(manifest)
             raise
         with manifest:
+            self._session.aside(lambda: self.sink.finish(manifest))
             return self._end(root, testify)
 
     def _hear_what_comes(self) -> None:
@@ -285,7 +285,8 @@ class _Hand:
         return payload
 
     def _copy(self, value: bytes, place: int, length: int) -> bytes:
-        if self._sink.sequential or place >= self._manifest.blocks or self._manifest.get(place) != value:
+        there = value != UNKNOWN and place < self._manifest.blocks and self._manifest.get(place) == value
+        if self._sink.sequential or not there:
             raise bad_peer("takes for written what is not")
         data = self._sink.read(place * BLOCK, min(BLOCK, self._sink.size - place * BLOCK))
         data = data[:length] + bytes(max(length - len(data), 0))

@@ -25,7 +25,9 @@ _REPORT = 0.5
 _RECENT = 5.0
 """Seconds that the rate is an average of."""
 _GRACE = 1.0
-"""Seconds for the true reason to arrive by another stream, when one breaks; and for the other side to hear ours."""
+"""Seconds for the true reason to arrive by another stream, when one breaks."""
+_LINGER = 0.5
+"""Seconds for the other side to hear why we give up."""
 _WAIT = 5.0
 """Seconds between signs of life while one side works for long."""
 
@@ -80,10 +82,13 @@ class Session:
         return self
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
-        """Whatever went wrong becomes a problem for people."""
-        self.close(error)
-        if isinstance(error, Exception) and not isinstance(error, AgencyError):
-            raise AgencyError(problem_of(error)) from error
+        """Whatever went wrong becomes a problem for people, and the other side hears of it."""
+        if error is None or not isinstance(error, Exception) or isinstance(error, AgencyError):
+            self._close(error)
+        else:
+            better = AgencyError(problem_of(error))
+            self._close(better)
+            raise better from error
 
     def check(self) -> None:
         """Raise if the transfer should not go on."""
@@ -139,17 +144,19 @@ class Session:
         """From here on it cannot be cancelled."""
         self._ending = True
 
-    def close(self, error: BaseException | None = None) -> None:
+    def _close(self, error: BaseException | None) -> None:
         """End the streams; tell the other side first if an error is the reason, unless it is the other side's own."""
         self.too_late()
-        tell = error is not None and not isinstance(error, Lost | PeerRefused)
-        for each in self.streams:
-            if error is not None and tell and each.clean:
+        tell = isinstance(error, AgencyError) and not isinstance(error, Lost | PeerRefused)
+        said = problem_for_peer(error.problem) if isinstance(error, AgencyError) else b""
+        for each in self.streams if tell else ():
+            if each.clean:
+                each.hurry(_LINGER)
                 with contextlib.suppress(Lost):
-                    each.hurry(_GRACE)
-                    each.write(Kind.RESULT, problem_for_peer(problem_of(error)), flags=PROBLEM)
+                    each.write(Kind.RESULT, said, flags=PROBLEM)
+        end = time.monotonic() + (_LINGER if tell else 0)
         for each in self.streams:
-            each.close(_GRACE if tell else 0)
+            each.close(end)
 
     def _guarded(self, work: Callable[[int], None], number: int) -> None:
         try:

@@ -164,7 +164,7 @@ class Stream:
         self.wire = 0
         """Bytes that went through it, both ways."""
         self.waited = 0.0
-        """Seconds spent in waiting for the socket, both ways."""
+        """Seconds spent in waiting for the socket, or for a share of the bandwidth, both ways."""
         self.clean = True
         """Whether what was written last is a whole frame."""
         self._sock = sock
@@ -216,9 +216,8 @@ class Stream:
         """Have no more patience than that from now on."""
         self._idle = seconds
 
-    def close(self, seconds: float = 0) -> None:
-        """End the stream; wait so long for the other side to have heard what was said last."""
-        end = time.monotonic() + seconds
+    def close(self, end: float) -> None:
+        """End the stream; wait until then (:func:`time.monotonic`) for the other side to hear what was said last."""
         scrap = bytearray(65536)
         try:
             socket.socket.shutdown(self._sock, socket.SHUT_WR)
@@ -283,7 +282,9 @@ class Stream:
         self.wire += size
         self._patience = min(self._idle, self._patience + size / _SLOWEST)
         if self._share is not None:
+            start = time.monotonic()
             self._share.take(size, self._check)
+            self.waited += time.monotonic() - start
 
     def _wait(self, ready: select.poll) -> None:
         start = time.monotonic()

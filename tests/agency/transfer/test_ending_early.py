@@ -1,0 +1,137 @@
+"""Transfers that end early, and go on."""
+
+from __future__ import annotations
+
+import random
+import socket
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agency.problems import AgencyError
+from agency.transfer.ends import BLOCK, UNIT
+from agency.transfer.manifest import UNKNOWN, Manifest, digest
+from agency.transfer.progress import Result
+from agency.transfer.receiving import receive
+from agency.transfer.sending import send
+from agency.transfer.wire import BEGIN, HEADER, Kind, Lost
+from tests.agency.transfer.ends import MemorySink, MemorySource, transfer
+
+CONTENT = random.Random(6).randbytes(12 * UNIT - 77)  # noqa: S311 - the same each time
+
+
+def cut_after(size: int) -> Callable[[], tuple[socket.socket, socket.socket]]:
+    """A link between two sockets that breaks after so many bytes."""
+
+    def link() -> tuple[socket.socket, socket.socket]:
+        (a, near), (far, b) = socket.socketpair(), socket.socketpair()
+
+        def there() -> None:
+            left = size
+            with suppress(OSError):
+                while left and (some := near.recv(min(left, 65536))):
+                    far.sendall(some)
+                    left -= len(some)
+            for each in (near, far):
+                with suppress(OSError):
+                    each.shutdown(socket.SHUT_RDWR)
+
+        def back() -> None:
+            with suppress(OSError):
+                while some := far.recv(65536):
+                    near.sendall(some)
+            near.close()
+
+        def run() -> None:
+            other = threading.Thread(target=back)
+            other.start()
+            there()
+            other.join()
+            far.close()
+
+        threading.Thread(target=run).start()
+        return a, b
+
+    return link
+
+
+class KeptSink(MemorySink):
+    """A sink that goes on from what another left: as it was, with what was certain."""
+
+    def __init__(self, left: MemorySink) -> None:
+        super().__init__(left.size, bytes(left.content))
+        self._certain = left.left
+
+    def known(self) -> Manifest | None:
+        assert self._certain is not None
+        manifest = Manifest(self.size)
+        for block, value in enumerate(self._certain):
+            manifest.set(block, value)
+        return manifest
+
+
+@given(st.integers(0, len(CONTENT) + 1000), st.integers(1, 3))
+@settings(max_examples=15, deadline=None)
+def test_a_transfer_goes_on_where_the_link_broke(size: int, streams: int) -> None:
+    """Wherever it breaks, what is left is what is certain, and the next transfer sends the rest alone."""
+    sink = MemorySink(len(CONTENT))
+    first = transfer(MemorySource(CONTENT), sink, streams, link=cut_after(size))
+    if sink.left is None:
+        assert sink.content == CONTENT
+        return
+    assert isinstance(first.sent, Lost)
+    assert first.sent.problem.retryable
+    certain = 0
+    for block, value in enumerate(sink.left):
+        there = bytes(sink.content[block * BLOCK : (block + 1) * BLOCK])
+        assert value in (UNKNOWN, digest(there))
+        certain += len(there) if value != UNKNOWN else 0
+    assert certain == sink.written
+    again = KeptSink(sink)
+    sent, _ = transfer(MemorySource(CONTENT), again, streams).results
+    assert again.content == CONTENT
+    assert (sent.same, sent.data) == (certain, len(CONTENT) - certain)
+
+
+def test_what_fails_while_it_is_written_is_not_certain() -> None:
+    """A block that was being overwritten when the disk failed is neither the old one nor the new one."""
+
+    class Failing(MemorySink):
+        def write(self, offset: int, data: bytes | memoryview) -> None:
+            if offset >= 5 * UNIT:
+                raise OSError(5, "Input/output error")
+            super().write(offset, data)
+
+    sink = Failing(len(CONTENT), bytes(CONTENT[::-1]))
+    outcome = transfer(MemorySource(CONTENT), sink, 1)
+    assert isinstance(outcome.received, AgencyError)
+    assert sink.left is not None
+    assert sink.left[5 * 16 : 6 * 16] == [UNKNOWN] * 16
+    assert UNKNOWN not in sink.left[: 5 * 16] + sink.left[6 * 16 :]
+
+
+@pytest.mark.parametrize("who", [send, receive])
+def test_a_cancel_is_obeyed_while_the_peer_does_not_move(who: Callable[..., Result]) -> None:
+    """Both sides end when they are cancelled, though they wait for a peer that never says or takes anything; what is
+    there is left for the next time."""
+    ours, theirs = socket.socketpair()
+    sink = MemorySink(len(CONTENT))
+    asked: list[int] = []
+
+    def cancelled() -> bool:
+        asked.append(1)
+        return len(asked) > 2
+
+    with ours:
+        if who is send:
+            ours.sendall(HEADER.pack(Kind.HAVE, 0, 0, 0, 0))
+        else:
+            ours.sendall(HEADER.pack(Kind.BEGIN, 0, 0, BEGIN.size, 0) + BEGIN.pack(len(CONTENT), BLOCK))
+        with pytest.raises(AgencyError) as caught:
+            who(MemorySource(CONTENT) if who is send else sink, [theirs], idle=600, cancelled=cancelled)
+    assert caught.value.problem.code == "cancelled"
+    assert who is send or sink.left is not None
