@@ -234,12 +234,16 @@ def _utilities(amounts: Sequence[int | None], *, low_is_good: bool) -> list[int]
 
 def efficient(found: Iterable[Standing]) -> list[Standing]:
     """Those that no other dominates (the Pareto front). Quickest where the best come first."""
-    front: list[Standing] = []
-    for new in found:
-        if not any(_dominates(old, new) for old in front):
-            front = [old for old in front if not _dominates(new, old)]
+    alike: dict[tuple[int | None, ...], list[Standing]] = {}  # none dominates another: a thousand may offer the same
+    for each in found:
+        qualities = each.candidate.qualities
+        alike.setdefault(tuple([qualities[attribute].amount for attribute in each.utilities]), []).append(each)
+    front: list[list[Standing]] = []
+    for new in alike.values():
+        if not any(_dominates(old[0], new[0]) for old in front):
+            front = [old for old in front if not _dominates(new[0], old[0])]
             front.append(new)
-    return front
+    return [standing for group in front for standing in group]
 
 
 def _dominates(one: Standing, other: Standing) -> bool:

@@ -7,14 +7,19 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
+from functools import lru_cache
 from typing import NamedTuple, TypeVar, overload
 
+from slixmpp import JID
 from spade.message import Message
 
 from agency.messaging.names import ONTOLOGY, PROTOCOL_REQUEST
 from descriptors import documents
 from descriptors.base import Document
 from descriptors.documents import DocumentError, Form
+
+jid = lru_cache(maxsize=16384)(JID)
+"""A JID from text: parsing one is slow, and slixmpp itself remembers only a thousand."""
 
 BOUNCED = "bounced"
 """The parameter that a link, and nobody else, sets on the ``failure`` that says that a message did not arrive."""
@@ -88,7 +93,7 @@ def message_of(
         metadata["reply-with"] = reply_with
     if in_reply_to is not None:
         metadata["in-reply-to"] = in_reply_to
-    return Message(to=to, body=said.body, thread=conversation, metadata=metadata)
+    return Message(to=jid(to), body=said.body, thread=conversation, metadata=metadata)
 
 
 def reply_to(message: Message, said: Said) -> Message:

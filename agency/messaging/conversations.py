@@ -191,13 +191,15 @@ class Conversations:
         if self._store is None or not conversations:
             return
         if self._batch is None:
-            self._batch = _Batch(asyncio.get_running_loop().create_future())
+            self._batch = _Batch()
         batch = self._batch
         batch.rows |= {each.key: _values(each) for each in conversations}
         batch.documents += documents
         if self._writer is None or self._writer.done():
             self._writer = asyncio.create_task(self._write())
-        await asyncio.shield(batch.written)
+        await batch.written.wait()
+        if batch.error is not None:
+            raise batch.error
         for conversation in conversations:
             self._leave_to_store(conversation)
 
@@ -225,10 +227,8 @@ class Conversations:
             try:
                 await self._write_batch(batch)
             except Exception as error:  # noqa: BLE001 - whoever asked for it hears of it
-                batch.written.set_exception(error)
-                batch.written.exception()  # seen, even if all who asked are gone
-            else:
-                batch.written.set_result(None)
+                batch.error = error
+            batch.written.set()
 
     async def _write_batch(self, batch: _Batch) -> None:
         assert self._store is not None  # noqa: S101 - there are batches only where there is a store
@@ -242,8 +242,9 @@ class Conversations:
 class _Batch:
     """What is written together."""
 
-    def __init__(self, written: asyncio.Future[None]) -> None:
-        self.written = written
+    def __init__(self) -> None:
+        self.written = asyncio.Event()
+        self.error: Exception | None = None
         self.rows: dict[Key, dict[str, Any]] = {}
         self.documents: list[Kept] = []
 
@@ -254,6 +255,7 @@ def _forgotten(conversation: Conversation) -> datetime:
 
 
 def _values(conversation: Conversation) -> dict[str, Any]:
+    said = None if conversation.said is conversation.heard else conversation.said  # an offer is kept once
     return {
         "agent": conversation.agent,
         "id": conversation.id,
@@ -263,13 +265,16 @@ def _values(conversation: Conversation) -> dict[str, Any]:
         "state": conversation.state,
         "asked": f"{conversation.asked.rank}.{conversation.asked.number}",
         "expires": conversation.expires,
-        "said": conversation.said._asdict() if conversation.said else {},
+        "said": said._asdict() if said else {},
         "heard": conversation.heard._asdict() if conversation.heard else {},
     }
 
 
 def _conversation(row: ConversationRow) -> Conversation:
     rank, number = map(int, row.asked.split("."))
+    said, heard = _as_said(row.said), _as_said(row.heard)
+    if said is None and row.role == "participant":
+        said = heard
     return Conversation(
         agent=row.agent,
         id=row.id,
@@ -281,8 +286,8 @@ def _conversation(row: ConversationRow) -> Conversation:
         answered=Asked(rank, number),
         deadline=row.expires,
         expires=row.expires,
-        said=_as_said(row.said),
-        heard=_as_said(row.heard),
+        said=said,
+        heard=heard,
     )
 
 

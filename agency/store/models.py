@@ -181,7 +181,8 @@ class ConversationRow(Row):
     asked: Mapped[str]
     """The initiator's place in it: which of its messages was the last."""
     said: Mapped[dict[str, Any]]
-    """What the agent said last that binds it, as it was said; empty if nothing."""
+    """What the agent said last that binds it, as it was said; empty if nothing, or if ``heard`` has the same: an offer
+    is what a participant said, and what binds it."""
     heard: Mapped[dict[str, Any]]
     """What the peer said last that binds it."""
     expires: Mapped[datetime] = mapped_column(index=True)

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from functools import lru_cache
 from itertools import count
 from xml.parsers import expat
 
 from slixmpp import JID
 from spade.message import Message
 
-from agency.messaging.acl import BOUNCED
+from agency.messaging.acl import BOUNCED, jid
 from agency.messaging.names import ACL, ONTOLOGY
 from agency.problems import refuse
 from descriptors import documents
@@ -63,7 +62,8 @@ def short_name(name: str) -> str:
 
 # what XML 1.0 cannot hold, not even as a reference
 _ILLEGAL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
-_HARMLESS = re.compile(r"[A-Za-z0-9 ._:@/+-]*")
+_IN_ATTRIBUTE = bytes(range(32)) + b"&<>'"
+_IN_TEXT = _IN_ATTRIBUTE.translate(None, b"\t\n'")
 
 
 class BadStream(Exception):
@@ -168,18 +168,15 @@ def written(message: Message, limit: int) -> str:
     :class:`~agency.problems.AgencyError` for what XML cannot hold, and for what is too large.
     """
     parameters = message._metadata  # SPADE has no way to see them all
-    thread = message.thread or ""
-    known = "".join([f" {name}='{attribute(parameters[name])}'" for name in parameters if name in PARAMETERS])
-    others = "".join(
-        [
-            f"<parameter name='{attribute(name)}'>{text(parameters[name])}</parameter>"
-            for name in parameters
-            if name not in PARAMETERS
-        ]
-    )
-    number = f"{parameters.get('protocol', '')}/{next(_numbers)}/{thread}"
+    thread, known, others = message.thread or "", "", ""
+    for name, value in parameters.items():
+        if name in PARAMETERS:
+            known += f" {name}='{attribute(value)}'"
+        else:
+            others += f"<parameter name='{attribute(name)}'>{text(value)}</parameter>"
+    number = f"{attribute(parameters.get('protocol', ''))}/{next(_numbers)}/{attribute(thread)}"
     stanza = (
-        f"<message from='{attribute(message.sender.full)}' to='{attribute(message.to.full)}' id='{attribute(number)}'>"
+        f"<message from='{attribute(message.sender.full)}' to='{attribute(message.to.full)}' id='{number}'>"
         f"<thread>{text(thread)}</thread><body>{text(message.body or '')}</body>"
         f"<acl xmlns='{ACL}'{known}>{others}</acl></message>"
     )
@@ -196,8 +193,15 @@ def printable(value: str) -> str:
     return "".join(each if each.isprintable() else " " for each in value)
 
 
+def _has_none(value: str, special: bytes) -> bool:
+    """Whether all of it can be written as it is: mostly so, and quick to find out, even of a long token."""
+    return value.isascii() and len(value.encode().translate(None, special)) == len(value)
+
+
 def text(value: str) -> str:
     """Text between tags."""
+    if _has_none(value, _IN_TEXT):
+        return value
     if _ILLEGAL.search(value):
         raise refuse(
             "bad-message", "a text has characters that XML cannot hold", "leave control characters out of texts"
@@ -207,15 +211,12 @@ def text(value: str) -> str:
 
 def attribute(value: str) -> str:
     """An attribute's value, between single quotes."""
-    if _HARMLESS.fullmatch(value):
+    if _has_none(value, _IN_ATTRIBUTE):
         return value
     return text(value).replace("'", "&apos;").replace("\n", "&#10;").replace("\t", "&#9;")
 
 
 # --- reading ---
-
-jid = lru_cache(maxsize=16384)(JID)
-"""A JID from text: parsing one is slow, and slixmpp itself remembers only a thousand."""
 
 
 def message_from(stanza: Element, to: JID) -> Message:
