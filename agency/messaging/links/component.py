@@ -27,6 +27,7 @@ from pydantic import SecretStr
 from slixmpp import JID
 from spade.message import Message
 
+from agency.messaging.acl import jid
 from agency.messaging.links import Resident, unreachable
 from agency.messaging.links.stanzas import (
     ABROAD,
@@ -40,7 +41,6 @@ from agency.messaging.links.stanzas import (
     attribute,
     bounced,
     is_there,
-    jid,
     message_from,
     presence,
     refusal_of,
