@@ -7,7 +7,7 @@ OBSERVER := .venv-observer
 # libvirt-python is built: only where libvirt-dev is
 LIBVIRT := $(shell pkg-config --exists libvirt 2>/dev/null && command -v gcc >/dev/null && echo ,libvirt)
 
-.PHONY: demo test lint bench docs observer clean
+.PHONY: demo test lint bench bench-transfer docs observer clean
 
 demo: $(VENV)/.installed
 	$(BIN)/agency demo
@@ -24,6 +24,10 @@ lint: $(VENV)/.installed-dev
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/python -m benchmarks
+
+# as root; OPTIONS=--quick for a tenth of the sizes
+bench-transfer: $(VENV)/.installed-dev
+	$(BIN)/python -m benchmarks.transfer $(OPTIONS)
 
 docs: $(VENV)/.installed-dev
 	$(BIN)/python -m vendor_modules.documentation > docs/vendors.md
