@@ -66,7 +66,7 @@ class Compressor:
 
     def __init__(self, allowed: bool) -> None:
         self._allowed = allowed
-        self._choice = Choice()
+        self.choice = Choice()
         self._zstd = zstandard.ZstdCompressor(level=LEVEL)
         self._doubtful = True
         self._start, self._content, self._waited, self._waited_there = time.monotonic(), 0, 0.0, 0.0
@@ -74,7 +74,7 @@ class Compressor:
     def pack(self, data: bytes) -> bytes | None:
         """The data, compressed; None where it should go as it is. After data that did not shrink, only the first block
         of the next is tried at first."""
-        if not self._choice.on or (self._doubtful and not _shrinks(self._zstd, data[:BLOCK])):
+        if not self.choice.on or (self._doubtful and not _shrinks(self._zstd, data[:BLOCK])):
             return None
         packed = self._zstd.compress(data)
         self._doubtful = len(packed) > len(data) * _SHRINKS
@@ -87,7 +87,7 @@ class Compressor:
         if not self._allowed or seconds < _WINDOW:
             return
         waiting = min(waited - self._waited, waited_there - self._waited_there) / seconds
-        self._choice = self._choice.after(Pace(self._content / seconds, waiting))
+        self.choice = self.choice.after(Pace(self._content / seconds, waiting))
         self._start, self._content = time.monotonic(), 0
         self._waited, self._waited_there = waited, waited_there
 

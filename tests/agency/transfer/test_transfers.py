@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import random
+import socket
+import ssl
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from agency.certificates import certify, new_authority
 from agency.transfer.ends import BLOCK, UNIT
 from agency.transfer.manifest import Manifest
 from tests.agency.transfer.ends import MemorySink, MemorySource, transfer
@@ -108,3 +114,38 @@ def test_the_destinations_statement_reaches_the_sender() -> None:
 
     sent, received = transfer(MemorySource(b"x" * 100), MemorySink(100), receiving={"testify": testify}).results
     assert sent.statement == received.statement == b"I have " + sent.root
+
+
+@pytest.fixture(scope="module")
+def tls(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], tuple[socket.socket, socket.socket]]:
+    """Makes links of TLS 1.3 over loopback, whose two ends show certificates."""
+    authority = new_authority("one.example")
+    identity = certify(authority, ["localhost"])
+    files = tmp_path_factory.mktemp("tls")
+    (files / "identity").write_bytes(identity.certificate + identity.key)
+    sides = [ssl.SSLContext(each) for each in (ssl.PROTOCOL_TLS_CLIENT, ssl.PROTOCOL_TLS_SERVER)]
+    for side in sides:
+        side.minimum_version = ssl.TLSVersion.TLSv1_3
+        side.load_cert_chain(files / "identity")
+        side.load_verify_locations(cadata=authority.certificate.decode())
+        side.verify_mode = ssl.CERT_REQUIRED
+
+    def link() -> tuple[socket.socket, socket.socket]:
+        with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(1) as pool:
+            accepting = pool.submit(lambda: sides[1].wrap_socket(listener.accept()[0], server_side=True))
+            plain = socket.create_connection(listener.getsockname())
+            return sides[0].wrap_socket(plain, server_hostname="localhost"), accepting.result()
+
+    return link
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_content_arrives_over_tls(swapped: bool, tls: Callable[[], tuple[socket.socket, socket.socket]]) -> None:
+    """Over TLS, whichever side connected: blocks of all kinds arrive, and those that are there already are left out."""
+    new = content([("r", 40), ("0", 20), ("A", 20), ("r", 40)], 5, 8)
+    old = content([("r", 40)], 0, 8)
+    sink = MemorySink(len(new), old)
+    sent, received = transfer(MemorySource(new), sink, 3, link=lambda: tls()[::-1] if swapped else tls()).results
+    assert sink.content == new
+    assert sent.root == received.root
+    assert sent.same == len(old) + 20 * BLOCK

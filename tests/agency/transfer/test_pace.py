@@ -1,0 +1,162 @@
+"""Limits: of bandwidth, of memory; and when compression pays."""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+import tracemalloc
+from collections.abc import Iterator
+from itertools import pairwise
+
+import pytest
+import zstandard
+
+from agency.transfer.compression import Choice, Compressor, Pace
+from agency.transfer.ends import UNIT
+from agency.transfer.pace import Bandwidth, Share
+from tests.agency.transfer.ends import MemorySink, MemorySource, transfer
+
+RANDOM = random.Random(7).randbytes(UNIT)  # noqa: S311 - the same each time
+TEXT = b"".join(b"%d bottles of beer on the wall\n" % each for each in range(40_000))[:UNIT]
+
+
+def test_bytes_go_no_faster_than_the_bandwidth() -> None:
+    """However the bytes are asked for, so many a second may go, first come, first served."""
+    bandwidth = Bandwidth(1000)
+    starts = [bandwidth.reserve(size) for size in (100, 1, 899, 1000, 0)]
+    assert [round(each - starts[0], 6) for each in starts] == [0, 0.1, 0.101, 1, 2]
+
+
+@pytest.mark.parametrize("side", ["sending", "receiving"])
+def test_a_transfer_keeps_to_its_bandwidth(side: str) -> None:
+    """A limit on either side holds for all that goes through the streams, all of them together."""
+    rate = 4 * UNIT
+    limit = {"bandwidth": Bandwidth(rate)}
+    sent, _ = transfer(MemorySource(RANDOM * 2), MemorySink(2 * UNIT), 3, **{side: limit}).results
+    assert sent.wire >= UNIT
+    assert sent.seconds > sent.wire / rate - 0.1
+
+
+def test_transfers_that_share_a_bandwidth_take_turns() -> None:
+    """Who has more streams does not get more: one with four threads and one with one get as much in the same time."""
+    bandwidth, order = Bandwidth(200_000), list[str]()
+
+    def take(name: str, share: Share) -> None:
+        while len(order) < 60:
+            share.take(1000, lambda: None)
+            order.append(name)
+
+    many, one = Share(bandwidth), Share(bandwidth)
+    threads = [threading.Thread(target=take, args=args) for args in (*[("many", many)] * 4, ("one", one))]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    assert order.count("one") > len(order) / 3
+
+
+def test_who_waits_for_bandwidth_can_be_stopped() -> None:
+    """A thread that waits for its share gives up when it is told to."""
+
+    def check() -> None:
+        raise InterruptedError
+
+    share = Share(Bandwidth(1))
+    share.take(1, check)
+    with pytest.raises(InterruptedError):
+        share.take(1000, check)
+    with pytest.raises(InterruptedError):
+        share.take(1, check)
+
+
+SLOW_LINK, BUSY = 0.8, 0.0
+"""Parts of the time that both ends wait for the link."""
+
+
+def looks(choice: Choice, *paces: Pace) -> list[bool]:
+    """Whether it compresses, after each look."""
+    found = []
+    for pace in paces:
+        choice = choice.after(pace)
+        found.append(choice.on)
+    return found
+
+
+def test_a_slow_link_is_compressed_for() -> None:
+    """Where both ends wait for the link, the sender compresses, and goes on while they do."""
+    assert looks(Choice(), Pace(100, SLOW_LINK), *[Pace(220, SLOW_LINK)] * 100) == [True] * 101
+
+
+def test_a_slow_processor_is_spared() -> None:
+    """Where the processor is what is slow, the sender never begins to compress."""
+    assert not any(looks(Choice(), *[Pace(500, BUSY)] * 100))
+
+
+def test_compression_that_makes_it_slower_ends() -> None:
+    """Where it went faster without compression, the sender stops, and does not try again at once."""
+    assert looks(Choice(), Pace(300, SLOW_LINK), Pace(150, BUSY), *[Pace(300, SLOW_LINK)] * 5) == [
+        True,
+        *[False] * 5,
+        True,
+    ]
+
+
+def test_what_was_found_out_is_found_out_again_ever_more_rarely() -> None:
+    """While compression leaves nothing to wait for, whether the link is still slow is looked at now and then."""
+    choice, off = Choice(True, 100, 0), []
+    for look in range(300):
+        choice = choice.after(Pace(220, BUSY) if choice.on else Pace(100, SLOW_LINK))
+        if not choice.on:
+            off.append(look)
+    gaps = [b - a for a, b in pairwise(off)]
+    assert gaps == sorted(gaps)
+    assert 3 < len(off) < 10
+
+
+def test_data_that_does_not_shrink_goes_as_it_is() -> None:
+    """A sender that compresses looks at each unit: what does not shrink is not compressed, what follows may be."""
+    compressor = Compressor(allowed=True)
+    assert compressor.pack(TEXT) is None
+    compressor.choice = Choice(on=True)
+    packed = compressor.pack(TEXT)
+    assert packed is not None
+    assert zstandard.decompress(packed) == TEXT
+    assert compressor.pack(RANDOM) is None
+    assert compressor.pack(RANDOM) is None
+    assert compressor.pack(TEXT) == packed
+
+
+class Endless(MemorySource):
+    """Much content that is nowhere, and is never the same."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(b"")
+        self.size = size
+
+    def extents(self) -> Iterator[tuple[int, int]]:
+        yield 0, self.size
+
+    def read(self, offset: int, length: int) -> bytes:
+        return os.urandom(length)
+
+
+class Nowhere(MemorySink):
+    """Keeps nothing."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(0)
+        self.size = size
+
+    def write(self, offset: int, data: bytes | memoryview) -> None: ...
+
+
+def test_memory_does_not_depend_on_the_size() -> None:
+    """Both sides together, with four streams, hold a few units a stream, whatever the size of the content."""
+    tracemalloc.start()
+    try:
+        transfer(Endless(160 * UNIT), Nowhere(160 * UNIT), 4).results  # noqa: B018
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 40 * UNIT
