@@ -851,7 +851,9 @@ def proof(
 
 @app.command()
 def verify(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A proof, as `agency proof` writes it.")],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="A proof, as `agency proof` writes it, or a transfer's manifest.")
+    ],
     state: State = None,
     as_json: AsJson = False,
 ) -> None:

@@ -97,18 +97,19 @@ def token_in(text: str) -> bytes:
 class Ledger:
     """The transfers of a proxy, in a file. For threads."""
 
-    def __init__(self, folder: Path) -> None:
-        """Open it, or begin one; transfers that ran when the last process ended are broken off."""
+    def __init__(self, folder: Path, *, mine: bool = True) -> None:
+        """Open it, or begin one. If it is ``mine``, and no other process's, the transfers that ran are broken off."""
         file = folder / FILE
         file.touch(mode=0o600)
         self._lock = threading.Lock()
         self._database = sqlite3.connect(file, check_same_thread=False, isolation_level=None)
         self._database.execute("PRAGMA synchronous = FULL")
         self._database.execute(f"CREATE TABLE IF NOT EXISTS transfers (token PRIMARY KEY, {', '.join(_COLUMNS)})")
-        self._database.execute(
-            "UPDATE transfers SET state = ?, problem = ? WHERE state = ?",
-            (State.BROKEN, "the proxy was stopped meanwhile", State.RUNNING),
-        )
+        if mine:
+            self._database.execute(
+                "UPDATE transfers SET state = ?, problem = ? WHERE state = ?",
+                (State.BROKEN, "the proxy was stopped meanwhile", State.RUNNING),
+            )
 
     def issue(
         self,

@@ -28,6 +28,7 @@ PATIENCE = 10.0
 ANSWERED_WITHIN = 60.0
 """Seconds for the other proxy to open its end: a disk image may need some."""
 MAX_SIZE = 2**60
+_LINGER = 1.0
 _SIZE = struct.Struct(">Q")
 _ANSWER = struct.Struct(">BIQ")
 _MAX_PROBLEM = 64 * 1024
@@ -51,12 +52,9 @@ class Hello:
 def hear(connection: socket.socket, context: ssl.SSLContext) -> Hello:
     """What a new connection is for; it has :data:`PATIENCE` for the handshake, and as long to say it."""
     connection.settimeout(PATIENCE)
+    stream = context.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
     try:
-        stream = context.wrap_socket(connection, server_side=True)
-    except OSError:
-        connection.close()
-        raise
-    try:
+        _shake_hands(stream)
         token, number, of = hear_hello(stream, PATIENCE)
         (size,) = _SIZE.unpack(_read(stream, _SIZE.size, PATIENCE))
         if size > MAX_SIZE:
@@ -64,6 +62,21 @@ def hear(connection: socket.socket, context: ssl.SSLContext) -> Hello:
         return Hello(stream, peer_of(stream), token, number, of, size)
     except BaseException:
         stream.close()
+        raise
+
+
+def _shake_hands(stream: ssl.SSLSocket) -> None:
+    """Where it fails, the other side is given time to read why, which it would not if we hung up on what it says."""
+    try:
+        stream.do_handshake()
+    except ssl.SSLError:
+        with suppress(OSError):
+            socket.socket.shutdown(stream, socket.SHUT_WR)
+            end = time.monotonic() + _LINGER
+            while (left := end - time.monotonic()) > 0:
+                stream.settimeout(left)
+                if not socket.socket.recv(stream, 4096):
+                    break
         raise
 
 

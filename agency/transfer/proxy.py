@@ -5,6 +5,7 @@ Everything here blocks, in threads: one for each transfer, one for each new stre
 
 from __future__ import annotations
 
+import math
 import re
 import socket
 import threading
@@ -158,8 +159,10 @@ class Proxy:
 
     def stop(self) -> None:
         """Break off what runs, in order: it can be gone on with."""
-        for job in list(self._jobs.values()):
-            job.cancelled.set()
+        with self._lock:
+            self._hang_up_before(math.inf)
+            for job in self._jobs.values():
+                job.cancelled.set()
         end = time.monotonic() + PATIENCE
         while self._jobs and time.monotonic() < end:
             time.sleep(0.05)
@@ -209,9 +212,7 @@ class Proxy:
         """All streams of a transfer, when this is the last one to come. Those that wait in vain are hung up on."""
         with self._lock:
             now = time.monotonic()
-            for token in [token for token, each in self._gatherings.items() if each.until < now]:
-                for late in self._gatherings.pop(token).hellos.values():
-                    late.stream.close()
+            self._hang_up_before(now)
             gathering = self._gatherings.setdefault(hello.token, _Gathering(now + PATIENCE))
             first = next(iter(gathering.hellos.values()), hello)
             if hello.number in gathering.hellos or _same(first) != _same(hello):
@@ -221,6 +222,12 @@ class Proxy:
                 return None
             del self._gatherings[hello.token]
             return Called(list(gathering.hellos.values()))
+
+    def _hang_up_before(self, moment: float) -> None:
+        """On streams that have waited in vain for others, until then."""
+        for token in [token for token, each in self._gatherings.items() if each.until < moment]:
+            for late in self._gatherings.pop(token).hellos.values():
+                late.stream.close()
 
     def _answer(self, token: bytes, called: Called) -> None:
         try:

@@ -122,6 +122,7 @@ class _Receiving:
         return root
 
     def _end(self, root: bytes, testify: Callable[[Manifest], bytes]) -> Result:
+        self._session.report()  # the statement says how much went over the wire
         statement = self._session.aside(lambda: testify(self.manifest))
         with contextlib.suppress(Lost):  # the content is there all the same
             self._session.streams[0].write(Kind.RESULT, statement)

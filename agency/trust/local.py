@@ -53,9 +53,11 @@ async def prove(state: Path, application: str) -> proof.Proof:
 
 
 async def verify(state: Path, file: Path) -> list[proof.Link]:
-    """The chain in a proof, held against the sites that are trusted here; see :func:`agency.trust.proof.verify`."""
+    """The chain in a proof, or the manifest of a transfer, held against the sites that are trusted here; see
+    :func:`agency.trust.proof.verify`."""
     given = proof.read(file)
-    return proof.verify(given, Verifier(TrustedKeys([(each.site, each.key) for each in await trusted(state)])))
+    verifier = Verifier(TrustedKeys([(each.site, each.key) for each in await trusted(state)]))
+    return [proof.verify_manifest(given, verifier)] if isinstance(given, str) else proof.verify(given, verifier)
 
 
 @asynccontextmanager

@@ -11,6 +11,7 @@ names by digest those that it answers, so that none can be exchanged, and none i
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -29,6 +30,7 @@ from descriptors.cfp import CallForProposals
 from descriptors.documents import Form, digest, load
 from descriptors.relocation import RelocationPlan, RelocationReceipt
 from descriptors.sla import Agreement, CounterOffer, Offer, ends
+from descriptors.transfer import TransferManifest
 from descriptors.trust import Acceptance, Delegation
 
 D = TypeVar("D", bound=Document)
@@ -136,13 +138,15 @@ def write(proof: Proof) -> str:
 # --- checking one ---
 
 
-def read(file: Path) -> Proof:
-    """The proof in the file; refused (``bad-proof``) where there is none."""
+def read(file: Path) -> Proof | str:
+    """The proof in the file, or the token of a transfer's manifest; refused (``bad-proof``) where there is neither."""
     try:
         with file.open("rb") as opened:
             raw = opened.read(MAX_BYTES + 1)
         if len(raw) > MAX_BYTES:
             raise ValueError(f"larger than {MAX_BYTES} bytes")
+        if re.fullmatch(rb"[A-Za-z0-9_.-]+\s*", raw):
+            return raw.decode().strip()
         return Proof.model_validate_json(raw)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
@@ -153,7 +157,17 @@ def read(file: Path) -> Proof:
 
 
 def _bad(message: str) -> AgencyError:
-    return refuse("bad-proof", message, "give a file that `agency proof APP -o FILE` wrote")
+    return refuse(
+        "bad-proof",
+        message,
+        "give a file that `agency proof APP -o FILE` wrote, or `agency transfer push --manifest FILE`",
+    )
+
+
+def verify_manifest(token: str, verifier: Verifier) -> Link:
+    """The manifest of a transfer, which rests on nothing else."""
+    signed: Signed[Document] = verifier.read(token, TransferManifest)
+    return Link(signed.digest, signed.document, signed, ())
 
 
 def verify(proof: Proof, verifier: Verifier) -> list[Link]:
