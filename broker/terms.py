@@ -11,7 +11,7 @@ from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
 from descriptors.digests import digest
-from descriptors.resources import Reason, ResourceClass
+from descriptors.resources import Reason
 from descriptors.sla import (
     HOURS_PER_MONTH,
     MEASURES,
@@ -39,7 +39,6 @@ MOVES = {
     "move-window-hours": "window_hours",
     "move-downtime-seconds": "downtime_seconds",
 }
-_QUANTITIES = {"cores": "cores", "memory-mib": "memory_mib", "size-mib": "size_mib", "nodes": "nodes"}
 
 
 def value(offer: Offer, term: NegotiableTerm) -> Decimal | None:
@@ -165,25 +164,6 @@ def _openness(counter: CounterOffer, offer: Offer, template: AgreementTemplate) 
             yield Reason(code="not-offered", required=term, message=f"the offer says nothing of {term}")
         else:
             yield from _outside(term, wanted, constraints)
-
-
-def misfits(offer: Offer, template: AgreementTemplate) -> tuple[Reason, ...]:
-    """Where the offer says what its vendor's template does not allow; empty if it keeps to it."""
-    found: list[Reason] = []
-    for constraint in template.constraints:
-        if field := _QUANTITIES.get(constraint.term):
-            for resource in offer.resources:
-                found += _quantity_outside(resource, field, constraint)
-        elif (said := value(offer, constraint.term)) is not None:  # type: ignore[arg-type]
-            found += _outside(constraint.term, said, [constraint])
-    return tuple(found)
-
-
-def _quantity_outside(resource: ResourceClass, field: str, constraint: Constraint) -> Iterator[Reason]:
-    amount = getattr(resource, field)
-    if amount is not None and constraint.type in (None, resource.type):
-        for reason in _outside(constraint.term, Decimal(amount), [constraint]):
-            yield reason.model_copy(update={"resource": resource.name})
 
 
 def _outside(term: str, said: Decimal, constraints: list[Constraint]) -> Iterator[Reason]:

@@ -188,6 +188,8 @@ class Allocation(Element, tag="allocation"):
 
 
 Party = Literal["provider", "consumer"]
+CONSUMER = "deployer"
+"""The party that offers are made to, and agreements with."""
 
 
 class Offer(Document, tag="offer"):

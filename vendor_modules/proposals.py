@@ -12,7 +12,7 @@ from decimal import ROUND_HALF_UP, Decimal
 from descriptors.base import new_id, utc_now
 from descriptors.cfp import CallForProposals
 from descriptors.resources import Reason, ResourceClass, ResourceType
-from descriptors.sla import HOURS_PER_MONTH, Allocation, Offer, PriceTerms, Refusal
+from descriptors.sla import CONSUMER, HOURS_PER_MONTH, Allocation, Offer, PriceTerms, Refusal
 from vendor_modules.resources import Catalogue
 
 MICRO = Decimal("0.000001")
@@ -39,6 +39,7 @@ def propose(vendor: str, call: CallForProposals, catalogue: Catalogue) -> Offer 
         region=catalogue.region,
         jurisdiction=catalogue.jurisdiction,
         carbon_g_per_kwh=catalogue.carbon_g_per_kwh,
+        consumer=CONSUMER,
         price=PriceTerms(
             currency=catalogue.currency,
             per_hour=_rounded(per_hour),

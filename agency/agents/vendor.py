@@ -23,16 +23,13 @@ from descriptors.cfp import CallForProposals
 from descriptors.documents import digest
 from descriptors.messages import Request
 from descriptors.resources import Reason
-from descriptors.sla import Agreement, AgreementTemplate, CounterOffer, Offer, Refusal, ends
+from descriptors.sla import CONSUMER, Agreement, AgreementTemplate, CounterOffer, Offer, Refusal, ends
 from descriptors.trust import Acceptance
 from vendor_modules.capabilities import capabilities
 from vendor_modules.module import VendorModule
 
 NOTHING = Policy()
 """A policy of someone who does not negotiate."""
-CONSUMER = "deployer"
-"""The party that agreements are made with."""
-
 
 TO_DEPLOY = ("endpoints", "image-list", "key-pairs", "security-groups", "addresses")
 """Capabilities that the Provisioner needs for any application; see :mod:`agency.relocation.graph`."""

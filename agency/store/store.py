@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Generator, Iterable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -36,6 +36,8 @@ R = TypeVar("R", bound=Row)
 
 BUSY_TIMEOUT = 30.0
 """Seconds to wait for another process that writes."""
+CLOSE_WITHIN = 5.0
+"""Seconds that what is being written has when the store closes."""
 _DRIVERS = {"sqlite": ("sqlite+aiosqlite", "sqlite"), "postgresql": ("postgresql+psycopg", "postgresql+psycopg")}
 """For each kind of database, the asyncio driver and the blocking one."""
 
@@ -102,6 +104,8 @@ class Store:
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
+        self._transactions = 0
+        self._ended = asyncio.Event()
 
     # --- opening and closing ---
 
@@ -113,7 +117,12 @@ class Store:
         return _Opening(url)
 
     async def close(self) -> None:
-        """Close all connections."""
+        """Close all connections. What is being written is written first: a connection in use would stay open."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_WITHIN):
+                while self._transactions:
+                    self._ended.clear()
+                    await self._ended.wait()
         await self._engine.dispose()
 
     async def __aenter__(self) -> Self:
@@ -214,8 +223,10 @@ class Store:
         return [VendorConfig(row.name, row.module, row.settings, row.negotiation) for row in rows]
 
     async def remove_vendor(self, name: str) -> None:
-        """Forget the vendor; :class:`NotStored` if there is none of that name. Its credentials are not touched."""
+        """Forget the vendor, and what was to be cleaned up there; :class:`NotStored` if there is none of that name. Its
+        credentials are not touched."""
         async with self.transaction() as session:
+            await session.execute(delete(CleanupRow).where(CleanupRow.vendor == name))
             removed = await session.scalar(delete(VendorRow).where(VendorRow.name == name).returning(VendorRow.name))
         if removed is None:
             raise NotStored(f"there is no vendor {name!r}")
@@ -282,8 +293,13 @@ class Store:
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncSession]:
         """One transaction: kept, durably, at the end of the block; undone when the block raises."""
-        async with AsyncSession(self._engine, expire_on_commit=False) as session, session.begin():
-            yield session
+        self._transactions += 1
+        try:
+            async with AsyncSession(self._engine, expire_on_commit=False) as session, session.begin():
+                yield session
+        finally:
+            self._transactions -= 1
+            self._ended.set()
 
     async def upsert(
         self,

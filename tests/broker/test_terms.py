@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from broker.terms import changes, misfits, objections, revised, value
+from broker.terms import changes, objections, revised, value
 from descriptors.base import Reference
 from descriptors.digests import digest
 from descriptors.resources import ResourceType
@@ -151,19 +151,3 @@ def test_an_altered_offer_is_another_offer() -> None:
     altered = revised(offer(), {"price-per-hour": Decimal("0.011")})
     assert altered.id == offer().id
     assert [r.code for r in objections(counter(altered), offer(), template(OPEN), NOW)] == ["other-offer"]
-
-
-@pytest.mark.parametrize(
-    ("constraint", "resources"),
-    [
-        (Constraint(term="cores", at_least=Decimal(1)), []),
-        (Constraint(term="cores", at_least=Decimal(2)), ["machine"]),
-        (Constraint(term="cores", type=ResourceType.CLUSTER, at_least=Decimal(2)), []),
-        (Constraint(term="size-mib", at_most=Decimal(5)), ["disk"]),
-        (Constraint(term="price-per-hour", at_most=Decimal("0.001")), [None]),
-        (Constraint(term="throughput", at_most=Decimal(1)), []),
-    ],
-)
-def test_an_offer_keeps_to_its_template(constraint: Constraint, resources: list[str | None]) -> None:
-    """Quantities and terms of an offer that its template does not allow are told, each with its resource."""
-    assert [reason.resource for reason in misfits(offer(), template(constraint))] == resources

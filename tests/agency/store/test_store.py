@@ -214,6 +214,30 @@ async def test_newer_database_is_refused(tmp_path: Path) -> None:
         await Store.open(url)
 
 
+async def test_what_is_being_written_is_written_before_it_closes(tmp_path: Path) -> None:
+    """A store that closes waits for the transactions that have begun: a connection that is in use then would be left
+    open, and what was being written in it with it."""
+    store = await Store.open(f"sqlite:///{tmp_path}/agency.db")
+    begun, may_end = asyncio.Event(), asyncio.Event()
+
+    async def write() -> None:
+        async with store.transaction() as session:
+            await store.put_in(session, offer("a"), id="a", application=None)
+            begun.set()
+            await may_end.wait()
+
+    writing = asyncio.create_task(write())
+    await begun.wait()
+    closing = asyncio.create_task(store.close())
+    await asyncio.sleep(0)
+    assert not closing.done()
+    may_end.set()
+    await closing
+    assert writing.done()
+    async with Store.open(f"sqlite:///{tmp_path}/agency.db") as again:
+        assert await again.get(Offer, "a") == offer("a")
+
+
 async def test_vendors_are_saved_replaced_and_removed(store: Store) -> None:
     """A vendor is remembered by name, the latest settings count, and one that is not there cannot be removed."""
     await store.save_vendor(VendorConfig("beta", "testbed", {"zones": ["a", None, 1.5, True]}))
@@ -223,7 +247,9 @@ async def test_vendors_are_saved_replaced_and_removed(store: Store) -> None:
         VendorConfig("alpha", "testbed", {"é": {"deep": "值"}}),
         VendorConfig("beta", "testbed", {"zones": ["a", None, 1.5, True]}),
     ]
+    await store.add_cleanup("alpha", "volume", "plan-1/volume", "it was away")
     await store.remove_vendor("alpha")
+    assert await store.cleanups() == [], "nothing is left to be cleaned up at a vendor that there is not"
     with pytest.raises(NotStored, match="no vendor 'alpha'"):
         await store.remove_vendor("alpha")
     assert [v.name for v in await store.vendors()] == ["beta"]
