@@ -195,12 +195,8 @@ class Stream:
 
     def next_if_any(self, *expected: Kind) -> Frame | None:
         """The same, if a frame has come."""
-        there = self._receive(self._header)
-        if not there:
-            return None
         self._patience = self._idle
-        self._read(self._header[there:])
-        return self._frame(expected)
+        return self._frame(expected) if self._read(self._header, if_any=True) else None
 
     def read(self, length: int) -> bytes:
         """What follows a header: at most 1 MiB and a little."""
@@ -238,29 +234,33 @@ class Stream:
             raise bad_peer("sent a frame that is longer than its kind allows")
         return Frame(Kind(kind), flags, length, unit)
 
-    def _read(self, view: memoryview) -> None:
-        while view:
-            got = self._receive(view)
-            if got:
-                view = view[got:]
-            else:
+    def _read(self, view: memoryview, *, if_any: bool = False) -> bool:
+        """Fill it; or, if nothing is there and ``if_any``, do not, and say so."""
+        at = counted = 0
+        receive, chunk, size = self._sock.recv_into, self._chunk, len(view)
+        while at < size:
+            try:
+                got = receive(view[at : at + chunk])
+            except (BlockingIOError, ssl.SSLWantReadError):
+                if if_any and not at:
+                    return False
+                self._moved(at - counted)
+                counted = at
                 self._wait(self._readable)
-
-    def _receive(self, view: memoryview) -> int:
-        """How much of it could be filled without waiting."""
-        try:
-            got = self._sock.recv_into(view[: self._chunk])
-        except (BlockingIOError, ssl.SSLWantReadError):
-            return 0
-        except ssl.SSLWantWriteError:
-            self._wait(self._writable)
-            return 0
-        except OSError as error:
-            raise Lost("the connection to the other transfer proxy broke") from error
-        if not got:
-            raise Lost("the other transfer proxy hung up")
-        self._moved(got)
-        return got
+                continue
+            except ssl.SSLWantWriteError:
+                self._wait(self._writable)
+                continue
+            except OSError as error:
+                raise Lost("the connection to the other transfer proxy broke") from error
+            if not got:
+                raise Lost("the other transfer proxy hung up")
+            at += got
+            if self._share is not None:
+                self._moved(got)
+                counted = at
+        self._moved(at - counted)
+        return True
 
     def _write(self, data: bytes | memoryview) -> None:
         view = memoryview(data)
@@ -281,7 +281,7 @@ class Stream:
     def _moved(self, size: int) -> None:
         self.wire += size
         self._patience = min(self._idle, self._patience + size / _SLOWEST)
-        if self._share is not None:
+        if self._share is not None and size:
             start = time.monotonic()
             self._share.take(size, self._check)
             self.waited += time.monotonic() - start
