@@ -6,6 +6,7 @@ import asyncio
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from agency.running import _society
 from agency.trust.site import Site
 from descriptors.base import utc_now
 from descriptors.comparison import Comparison
+from descriptors.directory import Registration
 from descriptors.messages import Request
 from descriptors.sla import Agreement
 from tests.agency.conftest import in_memory, workshop_at
@@ -44,57 +46,73 @@ async def until(directory: Directory, holds: Callable[[], bool]) -> None:
 
 
 class LoneVendor:
-    """A Vendor agent in a process of its own, a client of the server's."""
+    """A Vendor agent in a process of its own, a client of the server's, as the directory sees it."""
 
-    def __init__(self, server: XmppServer) -> None:
-        _, self._password = server.account("vendor-alpha")
-        where = [server.domain, server.c2s[0], str(server.c2s[1]), str(server.ca)]
+    def __init__(self, server: XmppServer, known: Directory, name: str) -> None:
+        self.known, self.name = known, name
+        _, self._password = server.account(addresses.vendor(name))
+        where = [server.domain, server.c2s[0], str(server.c2s[1]), str(server.ca), name]
         self._command = [sys.executable, "-m", "tests.labs.lone_vendor", *where]
-        self.process = self._started()
+        self.begin()
 
-    def again(self) -> None:
-        """Start another process."""
-        self.process = self._started()
-
-    def _started(self) -> subprocess.Popen[str]:
+    def begin(self) -> None:
+        """Start a process."""
         root = Path(__file__).parent.parent.parent
-        process = subprocess.Popen(self._command, cwd=root, stdin=subprocess.PIPE, text=True)
-        assert process.stdin is not None
-        with process.stdin:
-            process.stdin.write(f"{self._password}\n")
-        return process
+        self._process = subprocess.Popen(self._command, cwd=root, stdin=subprocess.PIPE, text=True)
+        assert self._process.stdin is not None
+        with self._process.stdin as stdin:
+            stdin.write(f"{self._password}\n")
 
     def end(self, *, in_order: bool = False) -> None:
         """End its process; as a power cut would, unless in order."""
-        (self.process.terminate if in_order else self.process.kill)()
-        self.process.wait()
+        (self._process.terminate if in_order else self._process.kill)()
+        self._process.wait()
+
+    async def comes_to(self, *, there: bool, later_than: datetime | None = None) -> Registration:
+        """Wait until the directory has it so, under a lease that ends later than that; gives what it has."""
+
+        def found() -> list[Registration]:
+            mine = (each for each in self.known.all(utc_now()) if each.vendor == self.name)
+            return [
+                each
+                for each in mine
+                if (each.gone is None) is there and (later_than is None or each.until > later_than)
+            ]
+
+        await until(self.known, lambda: bool(found()))
+        return found()[0]
+
+
+async def comes_and_goes(vendor: LoneVendor) -> None:
+    """It runs, dies, is started again at once, and ends in order."""
+    before = await vendor.comes_to(there=True)
+    await asyncio.to_thread(vendor.end)
+    vendor.begin()
+    await vendor.comes_to(there=True, later_than=before.until)
+    await asyncio.to_thread(vendor.end, in_order=True)
+    await vendor.comes_to(there=False)
+
+
+async def is_killed(vendor: LoneVendor) -> None:
+    """It runs, and dies: nobody waits for the end of its lease."""
+    await vendor.comes_to(there=True)
+    await asyncio.to_thread(vendor.end)
+    left = await vendor.comes_to(there=False)
+    assert left.gone is not None
+    assert left.gone < left.until
 
 
 async def lives_and_dies(server: XmppServer, site: Site) -> None:
-    """The life of a lone vendor, as the directory of its site sees it."""
+    """The life of two lone vendors."""
     async with clients(server) as link:
         directory = DirectoryAgent(link.address(addresses.DIRECTORY), link, site)
         await directory.start()
-        known = directory.known
-        vendor = await asyncio.to_thread(LoneVendor, server)
+        vendors = [await asyncio.to_thread(LoneVendor, server, directory.known, name) for name in ("alpha", "beta")]
         try:
-            await until(known, lambda: bool(known.alive(utc_now())))
-            await asyncio.to_thread(vendor.end, in_order=True)
-            await until(known, lambda: not known.alive(utc_now()))
-            vendor.again()
-            await until(known, lambda: bool(known.alive(utc_now())))
-            await asyncio.to_thread(vendor.end)
-            (before,) = known.all(utc_now())
-            vendor.again()
-            await until(known, lambda: known.all(utc_now())[0].until > before.until)
-            assert known.alive(utc_now()), "the session that was lost makes way for the new one, which counts"
-            await asyncio.to_thread(vendor.end)
-            await until(known, lambda: not known.alive(utc_now()))
-            (left,) = known.all(utc_now())
-            assert left.gone is not None
-            assert left.gone < left.until, "nobody waited for the end of the lease"
+            await asyncio.gather(comes_and_goes(vendors[0]), is_killed(vendors[1]))
         finally:
-            await asyncio.to_thread(vendor.end)
+            for vendor in vendors:
+                await asyncio.to_thread(vendor.end)
             await directory.stop()
 
 

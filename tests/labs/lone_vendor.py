@@ -1,6 +1,6 @@
 """A Vendor agent that runs alone, as a client of an XMPP server: a process that tests may kill.
 
-``python -m tests.labs.lone_vendor DOMAIN HOST PORT CA``, the password on standard input; it ends on SIGTERM.
+``python -m tests.labs.lone_vendor DOMAIN HOST PORT CA NAME``, the password on standard input; it ends on SIGTERM.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from agency.signals import stopped
 from tests.agency.toys import Cloud, toy_module
 
 
-async def main(domain: str, host: str, port: str, ca: str) -> None:
+async def main(domain: str, host: str, port: str, ca: str, name: str) -> None:
     """Be in the directory until told to stop."""
     secret = SecretStr(sys.stdin.readline().strip())
 
@@ -27,9 +27,9 @@ async def main(domain: str, host: str, port: str, ca: str) -> None:
         return secret
 
     async with client_link(domain, (host, int(port)), Path(ca), password) as link:
-        agent = RoleAgent(link.address(addresses.vendor("alpha")), link)
+        agent = RoleAgent(link.address(addresses.vendor(name)), link)
         await agent.start()
-        agent.work(stay_registered(agent, link.address(addresses.DIRECTORY), toy_module(Cloud())))
+        agent.work(stay_registered(agent, link.address(addresses.DIRECTORY), toy_module(Cloud(name=name))))
         await stopped()
         await agent.stop()
 
