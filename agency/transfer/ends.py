@@ -61,7 +61,9 @@ class Sink(Protocol):
         """A block that was written there in this transfer, or is known from before."""
 
     def finish(self, manifest: Manifest) -> None:
-        """The content is complete: make it durable, give it its name, then save its manifest."""
+        """The content is complete: make it durable, give it its name, then save its manifest, and close. Where that
+        fails, :meth:`leave` follows."""
 
     def leave(self, manifest: Manifest | None) -> None:
-        """The transfer ended early: keep what is there for the next attempt, with what is known of it for certain."""
+        """The transfer ended early: keep what is there for the next attempt, with what is known of it for certain, and
+        close."""

@@ -14,6 +14,7 @@ from typing import Protocol
 from agency.problems import refuse
 
 _KEEP_SIZE, _PUNCH_HOLE = 0x01, 0x02  # linux/falloc.h
+_WRITE_BACK = 0x02  # SYNC_FILE_RANGE_WRITE, linux/fs.h
 _SIZE_OF_DEVICE = 0x80081272  # BLKGETSIZE64, linux/fs.h
 _CANNOT = frozenset({errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL})
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -105,6 +106,8 @@ class FileDisk:
         rest = memoryview(data)
         for place, length in self._placed(offset, len(rest)):
             _write(self._file, rest[:length], place)
+            # the system begins to write at once, or all would be waited for at the end; it says no where it cannot
+            _libc.sync_file_range(self._file, ctypes.c_int64(place), ctypes.c_int64(length), _WRITE_BACK)
             rest = rest[length:]
 
     def zero(self, offset: int, length: int) -> None:

@@ -7,7 +7,7 @@ import os
 import stat
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from agency.transfer.formats.parts import Part
 from agency.transfer.manifest import UNKNOWN, Manifest, digests, identity_of
 
 Hashing = Callable[[int, int], None]
-"""Told how many bytes of how many have been hashed, by any thread."""
+"""Told how many bytes of how many have been hashed, by any thread; what it raises ends that."""
 
 _HASHERS = 4
 
@@ -90,12 +90,10 @@ class PartSink:
         return self._disk.read(offset, length)
 
     def finish(self, manifest: Manifest) -> None:
-        """What is complete has its name, and its manifest, when this returns; else it is left as it is."""
-        try:
-            self._disk.settle()
-            self._part.deliver(manifest)
-        finally:
-            self._close()
+        """It has its name, and its manifest, when this returns. If it cannot, it is to be left."""
+        self._disk.settle()
+        self._part.deliver(manifest)
+        self._close()
 
     def leave(self, manifest: Manifest | None) -> None:
         """The part stays; without a manifest, or where the disk cannot be closed in order, it is hashed another
@@ -149,16 +147,20 @@ class DeviceSink:
         return self._disk.read(offset, length)
 
     def finish(self, manifest: Manifest) -> None:
-        """It is durable when this returns."""
-        self.leave(manifest)
+        """It is durable when this returns. If it cannot, it is to be left."""
+        os.fsync(self._file)
+        self._close()
 
     def leave(self, manifest: Manifest | None) -> None:
         """It is durable, as far as it goes, when this returns."""
         try:
             os.fsync(self._file)
         finally:
-            self._disk.close()
-            os.close(self._file)
+            self._close()
+
+    def _close(self) -> None:
+        self._disk.close()
+        os.close(self._file)
 
 
 def hashed(disk: Disk, scratch: Path | None, hashing: Hashing) -> Manifest:
@@ -167,9 +169,10 @@ def hashed(disk: Disk, scratch: Path | None, hashing: Hashing) -> Manifest:
     try:
         manifest.fill(0, manifest.blocks)
         units, turn = _units(disk.extents()), threading.Lock()
+        ended = threading.Event()
 
         def work() -> None:
-            while True:
+            while not ended.is_set():
                 with turn:
                     unit = next(units, None)
                 if unit is None:
@@ -179,8 +182,12 @@ def hashed(disk: Disk, scratch: Path | None, hashing: Hashing) -> Manifest:
                 hashing(unit * UNIT + length, disk.size)
 
         with ThreadPoolExecutor(_HASHERS) as threads:
-            for done in [threads.submit(work) for _ in range(_HASHERS)]:
-                done.result()
+            works = [threads.submit(work) for _ in range(_HASHERS)]
+            try:
+                for each in as_completed(works):
+                    each.result()
+            finally:
+                ended.set()
     except BaseException:
         manifest.close()
         raise

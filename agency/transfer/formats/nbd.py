@@ -60,6 +60,7 @@ class NbdDisk:
         for line in self._lines:
             self._idle.put(line)
         self.size = self._lines[0].size
+        self._settled = False
 
     def extents(self) -> Iterator[tuple[int, int]]:
         """What ``base:allocation`` does not say to read as zeros."""
@@ -94,10 +95,13 @@ class NbdDisk:
 
     def settle(self) -> None:
         """The image is flushed, and closed as its format wants it: its server ends."""
+        if self._settled:
+            return
         with self._line() as line:
             line.order(_FLUSH, 0, 0)
         self._hang_up()
         self._server.end()
+        self._settled = True
 
     def close(self) -> None:
         """End the server."""

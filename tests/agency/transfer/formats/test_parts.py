@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
@@ -141,6 +142,43 @@ def test_one_that_died_before_its_manifest_was_written_is_taken_back(original: P
     _knows_all(sink, original)
     assert hashed
     sink.leave(None)
+
+
+def test_hashing_can_be_given_up(original: Path, into: Path) -> None:
+    """What the one who is told of the progress raises ends the hashing, and the part stays."""
+    open_sink(into, "image", SIZE, "raw").leave(None)
+    (into / ".image.part").write_bytes(original.read_bytes())
+
+    def give_up(_done: int, _all: int) -> None:
+        raise KeyboardInterrupt
+
+    sink = open_sink(into, "image", SIZE, "raw", hashing=give_up)
+    with pytest.raises(KeyboardInterrupt):
+        sink.known()
+    sink.leave(None)
+    assert (into / ".image.part").read_bytes() == original.read_bytes()
+
+
+@pytest.mark.parametrize("format_", ["raw", pytest.param("vdi", marks=needs_qemu)])
+def test_what_cannot_be_delivered_is_left(
+    original: Path, into: Path, format_: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the manifest finds no room, the part stays, with all that is in it, and the next attempt has it."""
+    source, sink = open_source(original, "raw"), open_sink(into, "image", SIZE, format_)
+    with manifest_of(source, sink) as manifest:
+        with monkeypatch.context() as patched:
+            patched.setattr(Manifest, "save", _no_room)
+            with pytest.raises(OSError, match="No space"):
+                sink.finish(manifest)
+        sink.leave(None)
+    source.close()
+    sink = open_sink(into, "image", SIZE, format_)
+    _knows_all(sink, original)
+    sink.leave(None)
+
+
+def _no_room(*_: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 @KEPT
