@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import shutil
 import subprocess
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -17,14 +18,16 @@ needs_qemu = pytest.mark.skipif(shutil.which("qemu-nbd") is None, reason="needs 
 
 def manifest_of(source: Source, sink: Sink | None = None) -> Manifest:
     """The manifest of the content; the units that may be something else than zeros are written to the sink."""
-    manifest = Manifest(source.size)
-    manifest.fill(0, manifest.blocks)
-    for unit in units(source):
-        data = source.read(unit * UNIT, min(UNIT, source.size - unit * UNIT))
-        manifest.set_unit(unit, digests(data))
-        if sink is not None:
-            sink.write(unit * UNIT, data)
-    return manifest
+    with ExitStack() as opened:
+        manifest = opened.enter_context(Manifest(source.size))
+        manifest.fill(0, manifest.blocks)
+        for unit in units(source):
+            data = source.read(unit * UNIT, min(UNIT, source.size - unit * UNIT))
+            manifest.set_unit(unit, digests(data))
+            if sink is not None:
+                sink.write(unit * UNIT, data)
+        opened.pop_all()
+        return manifest
 
 
 def units(source: Source) -> list[int]:
