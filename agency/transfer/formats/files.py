@@ -79,10 +79,12 @@ class PartSink:
 
     def write(self, offset: int, data: bytes | memoryview) -> None:
         """What the disk says."""
+        self._part.begin()
         self._disk.write(offset, data)
 
     def zero(self, offset: int, length: int) -> None:
         """What the disk says."""
+        self._part.begin()
         self._disk.zero(offset, length)
 
     def read(self, offset: int, length: int) -> bytes:
@@ -91,6 +93,7 @@ class PartSink:
 
     def finish(self, manifest: Manifest) -> None:
         """It has its name, and its manifest, when this returns. If it cannot, it is to be left."""
+        self._part.begin()
         self._disk.settle()
         self._part.deliver(manifest)
         self._close()

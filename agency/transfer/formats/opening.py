@@ -86,10 +86,10 @@ def open_sink(directory: Path, name: str, size: int, format_: str, hashing: Hash
         opened.callback(part.close)
         if not part.is_new and not _fits(part, size, format_):
             part.restart()
-        if part.is_new and format_ != "raw":
-            qemu.create(part.file, format_, size, name)
         if format_ == "raw":
-            os.ftruncate(part.file, size)
+            part.length = size
+        elif part.is_new:
+            qemu.create(part.file, format_, size, name)
         disk = _written(part, format_, name)
         opened.callback(disk.close)
         if disk.size != size:
@@ -213,8 +213,8 @@ def _is_partial_vpc(file: int) -> bool:
 
 
 def _written(part: Part, format_: str, name: str) -> Disk:
-    if format_ == "raw":
-        return _flat(part.file)
+    if part.length is not None:
+        return FileDisk(os.dup(part.file), Flat(part.length))
     if format_ == "qcow2":
         return FileDisk(os.dup(part.file), qcow2.Qcow2Layout(part.file, qcow2.read_header(part.file)))
     return NbdDisk(qemu.node(format_, part.file, **_NO_BACKING.get(format_, {})), [part.file], name, writing=True)

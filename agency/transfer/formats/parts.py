@@ -12,6 +12,7 @@ import glob
 import os
 import stat
 import struct
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -31,8 +32,8 @@ class Part:
     """The part of a name, open and locked: nobody else can have it. Its ``manifest`` is what is known of it for
     certain.
 
-    What was delivered under the name before is taken back as the part if its manifest still describes it; else it stays
-    as it is until it is replaced.
+    What was delivered under the name before is the part if its manifest still describes it: it loses its name when it
+    is first written to. What else has the name stays as it is until it is replaced.
     """
 
     def __init__(self, directory: Path, name: str, format_: str) -> None:
@@ -43,9 +44,13 @@ class Part:
             self._place = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except (FileNotFoundError, NotADirectoryError) as error:
             raise refuse("no-such-directory", f"{directory} is not a directory", "make it, or name another") from error
+        self._beginning = threading.Lock()
         self.manifest: Manifest | None = None
         """Of a part that nobody changed since it was made; None: only its bytes can tell."""
+        self.length: int | None = None
+        """Bytes that the file gets when it is first written to; None: it has its own."""
         self.is_new = False
+        self._is_named = self._is_begun = False
         self.file = -1
         try:
             with self._alone():
@@ -60,10 +65,9 @@ class Part:
         if self._open(self._part):
             self.manifest = self._load(self._proof())
         elif self._open(self._name) and self._is_ours():
-            self._rename(self._name, self._part)
+            self._is_named = True
         else:
             self._create()
-        self._manifest_file.unlink(missing_ok=True)
 
     def _is_ours(self) -> bool:
         """Whether what has the name was delivered by us, and nobody changed it."""
@@ -89,11 +93,29 @@ class Part:
             self.manifest.close()
             self.manifest = None
         with self._alone():
-            os.unlink(self._part, dir_fd=self._place)
+            if not self._is_named:
+                os.unlink(self._part, dir_fd=self._place)
+            self._is_named = False
             self._create()
+
+    def begin(self) -> None:
+        """It is going to be written to: it has neither name nor manifest from now on. Threads may call it at any
+        time."""
+        if self._is_begun:
+            return
+        with self._beginning:
+            if not self._is_begun:
+                if self._is_named:
+                    with self._alone():
+                        self._rename(self._name, self._part)
+                self._manifest_file.unlink(missing_ok=True)
+                if self.length is not None:
+                    os.ftruncate(self.file, self.length)
+                self._is_named, self._is_begun = False, True
 
     def deliver(self, manifest: Manifest) -> None:
         """Its content is complete: make it durable, give it the name, and keep the manifest with it."""
+        self.begin()
         os.fsync(self.file)
         manifest.save(self._manifest_file, self._proof(named=False))
         with self._alone():
@@ -101,7 +123,12 @@ class Part:
         manifest.save(self._manifest_file, self._proof())
 
     def keep(self, manifest: Manifest | None) -> None:
-        """It is not complete: keep it for the next attempt, with what is known of it for certain."""
+        """It is not complete: keep it for the next attempt, with what is known of it for certain. If nothing was
+        written, all is as it was before."""
+        if not self._is_begun:
+            if self.is_new:
+                os.unlink(self._part, dir_fd=self._place)
+            return
         os.fsync(self.file)
         if manifest is not None:
             manifest.save(self._manifest_file, self._proof())

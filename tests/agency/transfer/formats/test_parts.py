@@ -44,10 +44,22 @@ def test_what_was_delivered_is_known_without_reading_it(original: Path, into: Pa
     sink = open_sink(into, "image", SIZE, format_, hashing=lambda *_: pytest.fail("it was read"))
     assert not sink.blank
     _knows_all(sink, original)
-    assert [file.name for file in into.iterdir()] == [".image.part"], (
-        "while it is written, it has neither its name nor a manifest"
-    )
+    sink.zero(0, UNIT)
+    assert [file.name for file in into.iterdir()] == [".image.part"], "it has neither its name nor a manifest"
     sink.leave(None)
+
+
+@KEPT
+def test_a_transfer_that_writes_nothing_changes_nothing(original: Path, into: Path, format_: str) -> None:
+    """What was delivered keeps its name and its manifest until it is written to."""
+    copy(open_source(original, "raw"), open_sink(into, "image", SIZE, format_))
+    open_sink(into, "image", SIZE, format_).leave(None)
+    open_sink(into, "image", 2 * SIZE, format_).leave(None)
+    sink = open_sink(into, "image", SIZE, format_, hashing=lambda *_: pytest.fail("it was read"))
+    _knows_all(sink, original)
+    sink.leave(None)
+    open_sink(into, "other", SIZE, format_).leave(None)
+    assert sorted(file.name for file in into.iterdir()) == [".image.manifest", "image"]
 
 
 @KEPT
@@ -126,17 +138,23 @@ def test_a_transfer_that_ended_in_order_is_gone_on_with_unread(original: Path, i
     sink.leave(None)
 
 
-def test_one_that_died_before_its_manifest_was_written_is_taken_back(original: Path, into: Path) -> None:
-    """A file that has its name, but not yet a manifest that proves anything, is ours still: it is hashed."""
-    copy(open_source(original, "raw"), open_sink(into, "image", SIZE, "raw"))
-    sink = open_sink(into, "image", SIZE, "raw")
-    known = sink.known()
-    assert known is not None
-    part = sink._part  # type: ignore[attr-defined] - what finish() does until the renaming
-    known.save(into / ".image.manifest", part._proof(named=False))
-    (into / ".image.part").rename(into / "image")
-    known.close()
-    sink._close()  # type: ignore[attr-defined]
+def test_one_that_died_before_its_manifest_was_proof_is_taken_back(
+    original: Path, into: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that got its name, and then its transfer was killed, is ours still: it is hashed, not sent again."""
+    save, saved = Manifest.save, []
+
+    def save_once(manifest: Manifest, path: Path, identity: bytes) -> None:
+        if saved:
+            os.kill(os.getpid(), signal.SIGKILL)
+        saved.append(path)
+        save(manifest, path, identity)
+
+    if (killed := os.fork()) == 0:
+        monkeypatch.setattr(Manifest, "save", save_once)
+        copy(open_source(original, "raw"), open_sink(into, "image", SIZE, "raw"))
+    assert os.WTERMSIG(os.waitpid(killed, 0)[1]) == signal.SIGKILL
+    assert (into / "image").exists()
     hashed: list[int] = []
     sink = open_sink(into, "image", SIZE, "raw", hashing=lambda done, _: hashed.append(done))
     _knows_all(sink, original)
@@ -196,9 +214,7 @@ def test_two_at_a_time_are_refused(into: Path, format_: str) -> None:
 def test_a_machines_disk_is_not_written_under_it(original: Path, into: Path) -> None:
     """What was delivered and has a machine running on it, as QEMU's locks tell, is refused and stays."""
     copy(open_source(original, "raw"), open_sink(into, "image", SIZE, "qcow2"))
-    machine = subprocess.Popen(
-        ["qemu-nbd", "--format=qcow2", f"--socket={into}/socket", into / "image"], stderr=subprocess.PIPE
-    )
+    machine = subprocess.Popen(["qemu-nbd", "--format=qcow2", f"--socket={into}/socket", into / "image"])
     try:
         with socket.socket(socket.AF_UNIX) as nobody:
             _until(lambda: nobody.connect_ex(f"{into}/socket") == 0)
@@ -206,8 +222,8 @@ def test_a_machines_disk_is_not_written_under_it(original: Path, into: Path) -> 
                 open_sink(into, "image", SIZE, "qcow2")
             assert refused.value.problem.code == "transfer-running"
     finally:
-        machine.terminate()
-        machine.communicate(timeout=20)
+        machine.kill()
+        machine.wait(20)
     assert (into / "image").exists()
 
 
