@@ -100,7 +100,8 @@ async def running_agency(settings: Settings) -> AsyncIterator[Agency]:
         site = await Site.open(store, credentials, settings.domain)
         policies = {vendor.name: policy(vendor.negotiation) for vendor in vendors if vendor.name in modules}
         blobs, spool = Blobs(settings.state / "blobs"), settings.state / "spool"
-        workshop = Workshop(modules, store, blobs, spool, Events(store), site, policies)
+        elsewhere = {vendor.name: vendor.agent for vendor in vendors if vendor.agent}
+        workshop = Workshop(modules, store, blobs, spool, Events(store), site, policies, elsewhere)
         deployer = await stack.enter_async_context(_society(workshop, link, settings.call_seconds, settings.deployers))
         await stack.enter_async_context(_published(workshop.events, link, settings.domain, settings.deployers))
         await stack.enter_async_context(_workflows(settings, workshop))
@@ -183,7 +184,9 @@ async def _society(
     conversations = Conversations(workshop.store)
     await conversations.load()
     deployer = DeployerAgent(link.address(addresses.DEPLOYER), link, workshop)
-    directory = DirectoryAgent(link.address(addresses.DIRECTORY), link, workshop.site)
+    speakers = {name: workshop.speaker(name) for name in workshop.modules}
+    directory = DirectoryAgent(link.address(addresses.DIRECTORY), link, workshop.site, speakers)
+    ours = {name: module for name, module in workshop.modules.items() if name not in workshop.agents}
     agents: list[RoleAgent] = [directory]
     agents += [
         VendorAgent(
@@ -195,7 +198,7 @@ async def _society(
             workshop.store,
             workshop.policies.get(name, NOTHING),
         )
-        for name, module in workshop.modules.items()
+        for name, module in ours.items()
     ]
     agents += [
         BrokerAgent(link.address(addresses.BROKER), link, workshop, conversations, directory),
@@ -207,7 +210,7 @@ async def _society(
     try:
         for agent in agents:
             await agent.start()
-        await _all_registered(directory, workshop.modules)
+        await _all_registered(directory, ours)
         yield deployer
     finally:
         for agent in reversed(agents):

@@ -223,6 +223,7 @@ def vendors(console: Console, answer: Json) -> None:
         table.add_column(escape(name), justify="center")
     facts = {
         "module": [escape(v["module"]) for v in answer["vendors"]],
+        "its agent at": [escape((v["agent"] or "").partition("@")[2]) for v in answer["vendors"]],
         "proven": [v["proof"] for v in answer["vendors"]],
         "answers": ["yes" if v["reachable"] else f"[red]{escape(v['problem'])}[/]" for v in answer["vendors"]],
         "region": [escape(f"{v['region']} ({v['jurisdiction']})") if v["reachable"] else "" for v in answer["vendors"]],

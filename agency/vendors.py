@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import structlog
+from pydantic import TypeAdapter, ValidationError
 
 from agency.clouds import CLOUDS, USERNAME, Cloud
 from agency.problems import problem_of, refuse
@@ -22,9 +23,11 @@ from agency.settings import Settings
 from agency.state import alone, opened, services
 from agency.store.credentials import hide
 from agency.store.persistence import StorePersistence
-from agency.store.store import VendorConfig
+from agency.store.store import Store, VendorConfig
 from agency.strategies import policy
+from agency.trust.site import sites
 from broker.pricing import Policy
+from descriptors.directory import AgentAddress
 from vendor_modules import registry, scaffold
 from vendor_modules.capabilities import inventory
 from vendor_modules.conformance import Subject
@@ -56,9 +59,10 @@ def begin(name: str, directory: Path) -> list[Path]:
         raise refuse("already-exists", f"{directory / name} exists", "take another name, or remove it") from None
 
 
-async def add(state: Path, name: str, file: VendorFile) -> Catalogue:
+async def add(state: Path, name: str, file: VendorFile, agent: str | None = None) -> Catalogue:
     """Add a vendor, or replace the one of that name, once it has answered; returns what it sells. Until it has, nothing
-    is kept, and the vendor that is replaced stays as it was."""
+    is kept, and the vendor that is replaced stays as it was. ``agent``: the address of the agent that speaks for it, at
+    another site; by default one of this site's own will."""
     kind = file.kind()
     if file.folder is not None:
         raise refuse(
@@ -74,7 +78,16 @@ async def add(state: Path, name: str, file: VendorFile) -> Catalogue:
         )
     settings = kind.Settings.model_validate(file.settings)
     negotiates = policy(file.negotiation)
+    if agent is not None and negotiates.negotiable:
+        raise refuse(
+            "bad-value",
+            f"how {name} negotiates is for {agent} to say, which speaks for it",
+            "leave the section 'negotiation' out of the file",
+        )
     hide(file.credentials)
+    if agent is not None or state.exists():
+        async with opened(Settings(state=state)) as (store, _):
+            await _check_agent(store, name, agent)
     trial = Services(
         FixedCredentials(file.credentials), MemoryPersistence(), structlog.get_logger("agency"), JsonSerialization()
     )
@@ -82,8 +95,36 @@ async def add(state: Path, name: str, file: VendorFile) -> Catalogue:
         catalogue = await module.catalogue()
     async with opened(Settings(state=state)) as (store, credentials):
         await credentials.put(name, file.credentials)
-        await store.save_vendor(VendorConfig(name, file.module, settings.model_dump(mode="json"), stated(negotiates)))
+        kept = settings.model_dump(mode="json")
+        await store.save_vendor(VendorConfig(name, file.module, kept, stated(negotiates), agent))
     return catalogue
+
+
+async def _check_agent(store: Store, name: str, agent: str | None) -> None:
+    """Refuse what is no agent of another site that is trusted; and to put another agent in the place of the one with
+    whom it was agreed what runs."""
+    before = next((vendor for vendor in await store.vendors() if vendor.name == name), None)
+    if before is not None and before.agent != agent and await StorePersistence(store).resources(name, status="created"):
+        speaks = before.agent or "this site's own agent"
+        raise refuse(
+            "vendor-in-use",
+            f"{speaks} speaks for {name}, and what was agreed with it still runs there",
+            "destroy or relocate what runs there first, or take another name",
+        )
+    if agent is None:
+        return
+    try:
+        TypeAdapter(AgentAddress).validate_python(agent)
+    except ValidationError:
+        raise refuse(
+            "bad-value", f"{agent[:200]!r} is no agent's address", f"give one such as vendor-{name}@agency.b.example"
+        ) from None
+    site = agent.partition("@")[2]
+    known = {each.site: each for each in await sites(store)}
+    if site not in known:
+        raise refuse("unknown-site", f"{site} is not trusted", f"`agency trust add {site} KEY` first")
+    if known[site].own:
+        raise refuse("own-site", f"{site} is this site: its own agent speaks for {name}", "leave --agent out")
 
 
 def stated(negotiates: Policy) -> dict[str, Any]:

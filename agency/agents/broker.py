@@ -33,6 +33,8 @@ from descriptors.trust import Delegation
 
 _AWAY = Reason(code="away", message="its agent has not registered: it is starting, or it has ended")
 
+_NOT_FOUND = Reason(code="away", message="its agent is in no directory that could be asked: is its site trusted?")
+
 
 class BrokerAgent(RoleAgent):
     """Asked with a call for proposals, or with a mandate to negotiate about one, it answers with a comparison; asked
@@ -54,6 +56,7 @@ class BrokerAgent(RoleAgent):
         handlers: Handlers = {CallForProposals: self.compare, Mandate: self.negotiate, Request: self.see_to}
         Responder.install(self, handlers)
         self._net.take_up()
+        self.work(self._tell_ended())
 
     async def compare(self, call: CallForProposals) -> Comparison:
         """Ask the vendors, for the whole and at the same time for each part, and weigh their answers."""
@@ -144,7 +147,10 @@ class BrokerAgent(RoleAgent):
     async def accept(self, request: Request) -> Agreement:
         """Accept an offer on the deployer's behalf."""
         offer = await self._workshop.store.get(Offer, request.subject)
-        return await self._net.accept(offer, await self._net.bidder(offer), self._delegated(request, offer))
+        bidder, workshop = await self._net.bidder(offer), self._workshop
+        if offer.vendor in workshop.modules and bidder != workshop.speaker(offer.vendor):
+            raise refuse("other-agent", f"{bidder} no longer speaks for {offer.vendor} here", "ask for new offers")
+        return await self._net.accept(offer, bidder, self._delegated(request, offer))
 
     def _delegated(self, request: Request, offer: Offer) -> Signed[Delegation]:
         """What lets this agent accept the offer; refused unless the deployer has signed it, and it goes that far."""
@@ -174,7 +180,7 @@ class BrokerAgent(RoleAgent):
         found = await self._directory.find(call)
         for name in self._workshop.modules:
             if name not in found.agents and name not in found.unable:
-                found.unable[name] = _AWAY
+                found.unable[name] = _NOT_FOUND if name in self._workshop.agents else _AWAY
         known = {*found.agents, *found.unable}
         if unknown := set(call.vendors) - known:
             raise refuse(
@@ -187,6 +193,21 @@ class BrokerAgent(RoleAgent):
             {name: jid for name, jid in found.agents.items() if name in wanted},
             {name: reason for name, reason in found.unable.items() if name in wanted},
         )
+
+    async def _tell_ended(self) -> None:
+        """Tell vendors elsewhere of agreements that end here, for ever; at first of what an earlier process left."""
+
+        async def has_ended(agreement: Agreement) -> bool:
+            known = await self._workshop.store.find(Agreement, agreement.id)
+            return known is not None and known.state == "terminated"
+
+        while True:
+            self._workshop.ended.clear()
+            try:
+                await self._net.tell_ended(has_ended)
+            except Exception as error:
+                self.log.error("vendors are not told which agreements have ended", exc_info=error)
+            await self._workshop.ended.wait()
 
     async def _came_late(self, message: Message) -> None:
         """Tell in the application's history of an answer that was not used."""

@@ -19,6 +19,7 @@ from agency.relocation.workshop import Order, Workshop, covers
 from descriptors.application import Application
 from descriptors.base import new_id, utc_now
 from descriptors.deployment import DeployedResource, Deployment
+from descriptors.documents import digest
 from descriptors.messages import Request
 from descriptors.sla import Agreement
 from vendor_modules.capabilities import Addresses, Power
@@ -56,7 +57,11 @@ class ProvisionerAgent(RoleAgent):
         store = self._workshop.store
         application = await store.get(Application, name)
         async with self._workshop.lock(name):  # requests that come at once find the same deployment
-            deployment = await live_deployment(self._workshop, name) or await self._begin(name)
+            deployment = await live_deployment(self._workshop, name)
+            if deployment is None:
+                for agreement in await self._agreements(name):
+                    await self._check_account(agreement)
+                deployment = await self._begin(name)
             if deployment.status != "deploying":
                 return deployment
             if not await was_begun(deployment.id):
@@ -83,21 +88,22 @@ class ProvisionerAgent(RoleAgent):
             tasks=deployment_tasks(application, _places(application, agreements)),
         )
 
-    def _check_account(self, agreement: Agreement) -> None:
-        """Refuse before anything is begun what is offered at another site and cannot be operated from here."""
-        vendor = agreement.provider
-        if vendor not in self._workshop.modules:
+    async def _check_account(self, agreement: Agreement) -> None:
+        """Refuse before anything is begun what cannot be operated from here, or was agreed with another agent than the
+        one that speaks for our account."""
+        workshop, vendor = self._workshop, agreement.provider
+        workshop.check_account(vendor, agreement.application)
+        signers = await workshop.site.signed_by(digest(agreement))
+        if workshop.speaker(vendor) not in signers:
             raise refuse(
-                "no-account",
-                f"{agreement.application} is agreed upon with {vendor}, and there is no account with {vendor} here",
-                f"add it with `agency vendor add {vendor}`, or end the agreement with "
-                f"`agency destroy {agreement.application}`",
+                "other-agent",
+                f"{agreement.id} was agreed with {', '.join(sorted(signers)) or 'nobody'}, and for the account with "
+                f"{vendor} here {workshop.speaker(vendor)} speaks",
+                f"`agency destroy {agreement.application}` ends the agreement; then submit it again",
             )
 
     async def _begin(self, name: str) -> Deployment:
         agreements = await self._agreements(name)
-        for agreement in agreements:
-            self._check_account(agreement)
         deployment = Deployment(
             id=new_id("deployment"),
             application=name,

@@ -79,6 +79,7 @@ class RelocatorAgent(RoleAgent):
             raise refuse(
                 "no-offer", f"no vendor takes {name}: {reasons}", "change the requirements, or name another vendor"
             )
+        self._workshop.check_account(comparison.chosen.vendor, name)
         agreements = [await store.get(Agreement, agreement) for agreement in deployment.agreements]
         for resource in deployment.resources:
             self._workshop.module(resource.vendor)
@@ -94,7 +95,7 @@ class RelocatorAgent(RoleAgent):
         self, application: Application, components: tuple[str, ...], vendor: str | None, here: str, time: timedelta
     ) -> CallForProposals:
         others = tuple(name for name in self._workshop.modules if name != here)
-        if not others:
+        if not others and vendor is None:
             raise refuse("no-other-vendor", f"there is no vendor but {here}", "add one with `agency vendor add`")
         now = utc_now()
         return CallForProposals(

@@ -57,13 +57,14 @@ class VendorAgent(RoleAgent):
         default nothing."""
         super().__init__(jid, link)
         self.module = module
+        self._site = site
         self._store = store
         self._seller = Seller(module, policy)
         Participant(self, self, site, conversations)
 
     async def setup(self) -> None:
         """Answer who asks for the template, and be found."""
-        Responder.install(self, {Request: self.tell})
+        Responder.install(self, {Request: self.tell}, lambda sender, _: self._site.knows(sender))
         self.work(stay_registered(self, self.link.address(addresses.DIRECTORY), self.module))
 
     async def propose(self, call: CallForProposals) -> Offer | Refusal:

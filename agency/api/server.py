@@ -103,7 +103,7 @@ def _add_queries(app: FastAPI, agency: Agency) -> None:
 
     async def template(vendor: str) -> dict[str, Any]:
         request = messages.Request(action="template", subject=vendor)
-        jid = agency.deployer.link.address(addresses.vendor(vendor))
+        jid = workshop.speaker(vendor)
         try:
             return views.template(await ask(agency.deployer, jid, request, AgreementTemplate))
         except AgencyError as error:

@@ -142,11 +142,13 @@ async def vendors(workshop: Workshop, unusable: Iterable[Unusable] = ()) -> Json
     """Every vendor: its module, what it can do (from the classes), where it is and whether it answers; those that are
     left out last."""
     rows = await asyncio.gather(*(_vendor(name, module) for name, module in workshop.modules.items()))
+    for row in rows:  # who speaks for it
+        row["agent"] = workshop.speaker(row["name"])
     return {"vendors": [*rows, *map(_left_out, unusable)]}
 
 
 def _left_out(vendor: Unusable) -> Json:
-    row: Json = {"name": vendor.name, "module": vendor.module, "proof": "unknown"}
+    row: Json = {"name": vendor.name, "module": vendor.module, "agent": None, "proof": "unknown"}
     row |= {"capabilities": dict.fromkeys(CAPABILITIES, False), "operations": {}}
     return row | {"reachable": False, "problem": vendor.problem}
 

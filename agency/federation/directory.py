@@ -11,9 +11,10 @@ of theirs, and no more: what it offers, it signs.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from types import MappingProxyType
 from typing import NamedTuple
 
 import structlog
@@ -114,9 +115,11 @@ class _Peer:
 class DirectoryAgent(RoleAgent):
     """Takes registrations from the agents of its own site, and answers searches: those of trusted sites, too."""
 
-    def __init__(self, jid: str, link: Link, site: Site) -> None:
-        """``site`` knows which others are trusted: their directories are asked, and answered."""
+    def __init__(self, jid: str, link: Link, site: Site, speakers: Mapping[str, str] = MappingProxyType({})) -> None:
+        """``site`` knows which others are trusted: their directories are asked, and answered. ``speakers``: the one
+        agent (JID) that speaks for a vendor, by vendor, where there is an account with it here."""
         super().__init__(jid, link)
+        self._speakers = speakers
         self.known = Directory()
         self._site = site
         self._peers: dict[tuple[str, Search], _Peer] = {}
@@ -164,8 +167,8 @@ class DirectoryAgent(RoleAgent):
             )
 
     async def find(self, call: CallForProposals) -> Found:
-        """Whom to ask for a call, here and at the trusted sites. Where several sites have a vendor of one name, ours
-        counts, then the first by its site's name."""
+        """Whom to ask for a call, here and at the trusted sites. Where several have a vendor of one name, the one that
+        our account is with counts, then the first by its site's name."""
         search = search_for(call)
         found = Found({}, {})
         for registration in self.known.alive(utc_now()):
@@ -179,7 +182,8 @@ class DirectoryAgent(RoleAgent):
 
     def _sort(self, registration: Registration, search: Search, found: Found) -> None:
         vendor = registration.vendor
-        if vendor in found.agents or vendor in found.unable:
+        speaker = self._speakers.get(vendor, registration.agent)
+        if registration.agent != speaker or vendor in found.agents or vendor in found.unable:
             log.warning("another vendor has that name", vendor=vendor, agent=registration.agent)
         elif reason := unable(registration, search):
             found.unable[vendor] = reason

@@ -8,15 +8,16 @@ At most one agreement comes of a call, and both sides know of it. An acceptance 
 repeated until it is answered. Where the offer expires before that, or the deployer would rather accept another one, it
 is withdrawn by a ``cancel``, which is repeated until the vendor has heard it; a vendor that had agreed ends its
 agreement then. Before that no other offer of the call is accepted: not even a message that came back proves that the
-vendor has not agreed, as servers return what they brought and had not seen acknowledged.
+vendor has not agreed, as servers return what they brought and had not seen acknowledged. A vendor at another site is
+told in the same way that an agreement has ended that was carried out.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -145,7 +146,7 @@ class Initiator:
                 self._settle(settlement, self._carried_through(left, settlement, sent_before=True))
             elif left.state == "accepting":
                 self._agent.work(self._withdraw(left))
-            elif left.state == "withdrawing":
+            elif left.state in ("withdrawing", "ending"):
                 self._agent.work(self._withdrawn(left))
             elif left.said is not None:
                 self._agent.work(self._cancelled(left, left.said.body.split()))
@@ -325,7 +326,7 @@ class Initiator:
                 raise _not_confirmed(each.peer)
             if each.state == "agreed" and each.peer == jid and (made := self._agreement_in(each)).offer == offer.id:
                 return made
-            if each.state in ("agreed", "accepting"):
+            if each.state in ("agreed", "ending", "accepting"):
                 raise _settling_elsewhere(each.peer)
         mine = known.get(jid)
         if mine is None or mine.heard is None or mine.state == "cancelled" or self._offer_in(mine) != offer:
@@ -419,9 +420,20 @@ class Initiator:
 
     # --- withdrawing ---
 
-    async def _withdraw(self, acceptance: Conversation, settlement: _Settlement | None = None) -> None:
-        """Decide that there is no agreement, and see to it that the vendor learns of it."""
-        acceptance.state, acceptance.asked, acceptance.said = "withdrawing", _CANCEL, saying(Performative.CANCEL)
+    async def tell_ended(self, has_ended: Callable[[Agreement], Awaitable[bool]]) -> None:
+        """See to it that vendors at other sites learn which agreements have ended here. Those of our own site see it in
+        the store; those of sites that are not trusted now are told when they are again."""
+        for each in await self._conversations.agreed(self._name, but=self._agent.jid.domain):
+            with suppress(Untrusted):
+                if await has_ended(self._agreement_in(each)):
+                    each.heard = None  # it binds nobody any more
+                    await self._withdraw(each, state="ending")
+
+    async def _withdraw(
+        self, acceptance: Conversation, settlement: _Settlement | None = None, state: State = "withdrawing"
+    ) -> None:
+        """Decide that there is no agreement, or none any more, and see to it that the vendor learns of it."""
+        acceptance.state, acceptance.asked, acceptance.said = state, _CANCEL, saying(Performative.CANCEL)
         acceptance.expires = utc_now() + WITHDRAW_WITHIN
         await self._conversations.keep([acceptance])
         withdrawing = self._agent.work(self._withdrawn(acceptance, settlement))
@@ -440,7 +452,7 @@ class Initiator:
                 self._agent.log.info("not told yet", peer=acceptance.peer, what="cancel", error=str(error))
                 not_reached(error.problem)
             if await replies.first(acceptance.expires) is None:
-                self._agent.log.error("does not know that an acceptance was withdrawn", peer=acceptance.peer)
+                self._agent.log.error("does not know that there is no agreement", peer=acceptance.peer)
         await self._ended(acceptance, "cancelled")
 
     def _message(self, conversation: Conversation, said: Said, performative: Performative) -> Message:

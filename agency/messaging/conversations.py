@@ -39,10 +39,10 @@ GRACE = timedelta(seconds=10)
 
 Role = Literal["initiator", "participant"]
 State = Literal[
-    "calling", "accepting", "withdrawing",  # the initiator waits for answers
+    "calling", "accepting", "withdrawing", "ending",  # the initiator waits for answers
     "answering", "refused", "offered", "agreed", "rejected", "cancelled", "failed", "done",
 ]  # fmt: skip
-OPEN: frozenset[State] = frozenset({"calling", "accepting", "withdrawing"})
+OPEN: frozenset[State] = frozenset({"calling", "accepting", "withdrawing", "ending"})
 """Where the initiator must go on, also after a restart."""
 Key = tuple[str, str, str]
 """The agent, the conversation's id, and the peer."""
@@ -136,6 +136,16 @@ class Conversations:
     def open(self, agent: str) -> list[Conversation]:
         """What the agent has to go on with."""
         return [each for each in self._known.values() if each.agent == agent and each.state in OPEN]
+
+    async def agreed(self, agent: str, but: str) -> list[Conversation]:
+        """The conversations in which the agent has come to an agreement, but for those with peers of that site."""
+        if self._store is None:
+            return []
+        row = ConversationRow
+        these = (row.agent == agent, row.role == "initiator", row.state == "agreed")
+        async with self._store.transaction() as session:
+            rows = await session.scalars(select(row).where(*these, ~row.peer.endswith(f"@{but}", autoescape=True)))
+            return [_conversation(each) for each in rows]
 
     # --- memory ---
 

@@ -90,7 +90,7 @@ async def conclude_relocation(workshop: Workshop, order: Order, result: Result) 
 async def _sign(workshop: Workshop, order: Order, receipt: RelocationReceipt) -> None:
     """Keep the receipt as a document that the Relocator has signed, in answer to the plan and the agreement."""
     site = workshop.site
-    if await site.kept(digest(receipt)):  # signed before a crash
+    if await site.signed_by(digest(receipt)):  # signed before a crash
         return
     token = site.signer(f"{addresses.RELOCATOR}@{site.key.name}").sign(
         receipt,
@@ -107,6 +107,7 @@ async def terminate(workshop: Workshop, agreement: Agreement) -> None:
     current = await workshop.store.get(Agreement, agreement.id)
     if current.state == "observed":
         await workshop.store.put(current.become("terminated"), id=current.id, application=current.application)
+        workshop.ended.set()
 
 
 def _receipt(order: Order, plan: RelocationPlan, result: Result) -> RelocationReceipt:

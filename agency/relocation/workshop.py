@@ -11,6 +11,7 @@ from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
+from agency.agents import addresses
 from agency.blobs import Blobs
 from agency.events import Events
 from agency.problems import refuse
@@ -44,8 +45,12 @@ class Workshop:
     site: Site
     policies: Mapping[str, Policy] = field(default_factory=dict)
     """How vendors negotiate, by vendor; who is not in it does not."""
+    agents: Mapping[str, str] = field(default_factory=dict)
+    """The addresses of the agents that speak for vendors at other sites, by vendor; for all others ours do."""
     busy: dict[str, str] = field(default_factory=dict)
     """The operation under way, by application."""
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when an agreement was terminated here."""
     _locks: dict[str, asyncio.Lock] = field(default_factory=dict)
 
     def lock(self, application: str) -> asyncio.Lock:
@@ -58,6 +63,20 @@ class Workshop:
             return self.modules[vendor]
         except KeyError:
             raise refuse("unknown-vendor", f"there is no vendor {vendor!r} now", "see `agency vendors`") from None
+
+    def speaker(self, vendor: str) -> str:
+        """The address of the one agent whose word about a vendor counts, for what is done with our account there."""
+        return self.agents.get(vendor) or f"{addresses.vendor(vendor)}@{self.site.key.name}"
+
+    def check_account(self, vendor: str, application: str) -> None:
+        """Refuse what would be done at another site's vendor that we have no account with."""
+        if vendor not in self.modules:
+            raise refuse(
+                "no-account",
+                f"{vendor}, of another site, is to have {application}, and there is no account with {vendor} here",
+                f"add it with `agency vendor add {vendor} --agent JID`, or end an agreement with "
+                f"`agency destroy {application}`",
+            )
 
     def refuse_if_busy(self, application: str) -> None:
         """Raise the problem to show while an operation is under way for the application."""

@@ -103,6 +103,8 @@ class VendorRow(Row):
     settings: Mapped[dict[str, Any]]
     negotiation: Mapped[dict[str, Any]]
     """How it negotiates; empty: it does not."""
+    agent: Mapped[str | None]
+    """The address of the agent that speaks for it, at another site; None: this site's own does."""
 
 
 class CleanupRow(Row):

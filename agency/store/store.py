@@ -71,6 +71,8 @@ class VendorConfig:
     module: str
     settings: dict[str, Any] = field(default_factory=dict)
     negotiation: dict[str, Any] = field(default_factory=dict)
+    agent: str | None = None
+    """The address of the agent that speaks for it, at another site; None: this site's own does."""
 
 
 @dataclass(frozen=True)
@@ -220,7 +222,7 @@ class Store:
         """All vendors, by name."""
         async with self.transaction() as session:
             rows = (await session.scalars(select(VendorRow).order_by(VendorRow.name))).all()
-        return [VendorConfig(row.name, row.module, row.settings, row.negotiation) for row in rows]
+        return [_as(VendorConfig, row) for row in rows]
 
     async def remove_vendor(self, name: str) -> None:
         """Forget the vendor, and what was to be cleaned up there; :class:`NotStored` if there is none of that name. Its
@@ -432,7 +434,7 @@ def _not_stored(kind: type[Document], id: str) -> NotStored:  # noqa: A002
     return NotStored(f"there is no {kind.tag} {id!r}")
 
 
-T = TypeVar("T", Cleanup, Event)
+T = TypeVar("T", VendorConfig, Cleanup, Event)
 
 
 def _as(value: type[T], row: Row) -> T:

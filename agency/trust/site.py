@@ -84,10 +84,10 @@ class Site:
             except Exception as error:
                 log.warning("the trusted sites cannot be read", exc_info=error)
 
-    async def kept(self, digest: str) -> bool:
-        """Whether a signed document with that digest is kept."""
+    async def signed_by(self, digest: str) -> frozenset[str]:
+        """Who has signed the document with that digest (JIDs), as far as what was signed is kept here."""
         async with self._store.transaction() as session:
-            return await session.scalar(select(TokenRow.id).where(TokenRow.digest == digest).limit(1)) is not None
+            return frozenset(await session.scalars(select(TokenRow.issuer).where(TokenRow.digest == digest)))
 
     async def keep(self, signed: Signed[D], *, application: str, conversation: str) -> None:
         """Keep a signed document, durably, before anything rests on it; the same one again is fine.

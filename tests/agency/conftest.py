@@ -10,10 +10,11 @@ import logging
 import os
 import sqlite3
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from decimal import Decimal
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 import structlog
@@ -42,14 +43,18 @@ def in_memory() -> Iterator[Path]:
 
 
 @asynccontextmanager
-async def workshop_at(state: Path, *clouds: Cloud, domain: str = DOMAIN) -> AsyncIterator[Workshop]:
-    """A workshop in that directory over these clouds, on a real store; the workflows work with it."""
+async def workshop_at(
+    state: Path, *clouds: Cloud, domain: str = DOMAIN, agents: Mapping[str, str] = MappingProxyType({})
+) -> AsyncIterator[Workshop]:
+    """A workshop in that directory over these clouds, on a real store; the workflows work with it. ``agents`` at other
+    sites speak for some."""
     async with Store.open(f"sqlite+aiosqlite:///{state}/agency.db") as store:
         credentials = EncryptedCredentials(store, Cipher(bytes(32)))
         given = services(store, credentials, state)
         modules = {cloud.name: toy_module(cloud, given) for cloud in clouds}
         site = await Site.open(store, credentials, domain)
-        workshop = Workshop(modules, store, Blobs(state / "blobs"), state / "spool", Events(store), site)
+        events, blobs = Events(store), Blobs(state / "blobs")
+        workshop = Workshop(modules, store, blobs, state / "spool", events, site, agents=dict(agents))
         workshop.blobs.put(CONFIG)
         viaduct.VIADUCTS.workshop = workshop
         try:

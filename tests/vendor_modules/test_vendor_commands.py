@@ -18,6 +18,8 @@ from agency.state import alone, opened
 from agency.store.models import CredentialRow
 from agency.store.persistence import StorePersistence
 from agency.store.store import Store, VendorConfig
+from agency.trust.keys import SiteKey
+from agency.trust.site import Site, add_site
 from tests.labs.testbed import PASSWORD, USERNAME, module_for, start_cloud
 from vendor_modules.errors import Unauthorized
 from vendor_modules.resources import VolumeSpec
@@ -109,6 +111,35 @@ async def test_a_vendor_that_failed_to_answer_changes_nothing(tmp_path: Path) ->
         with pytest.raises(Unauthorized):
             await vendors.add(state, "acme", bad)
         assert await rows(state) == kept, "not even encrypted anew: at no moment was another kept"
+
+
+async def test_another_site_s_agent_may_speak_for_a_vendor(tmp_path: Path) -> None:
+    """An account is kept with the address of the agent at a trusted site that speaks for the vendor; whatever else is
+    given as one is refused in words, with nothing kept; nor is the agent exchanged for another while something runs."""
+    state, agent = tmp_path / "state", "vendor-acme@agency.b.test"
+    async with opened(Settings(state=state)) as (store, credentials):
+        await Site.open(store, credentials, "agency.a.test")
+    async with start_cloud(tmp_path / "cloud", name="acme") as cloud:
+        file = VendorFile.read(vendor_file(tmp_path, cloud.url))
+
+        async def refused(agent: str | None, given: VendorFile = file) -> str:
+            with pytest.raises(AgencyError) as error:
+                await vendors.add(state, "acme", given, agent)
+            return error.value.problem.code
+
+        assert await refused("acme") == "bad-value"
+        assert await refused(agent) == "unknown-site"
+        assert await refused("vendor-acme@agency.a.test") == "own-site"
+        async with opened(Settings(state=state)) as (store, _):
+            await add_site(store, "agency.b.test", SiteKey.generate("agency.b.test").public)
+            assert await store.vendors() == []
+        haggles = VendorFile.read(vendor_file(tmp_path, cloud.url, negotiation={"strategy": "conceder", "floor": 80}))
+        assert await refused(agent, haggles) == "bad-value"
+        await vendors.add(state, "acme", file, agent)
+    async with opened(Settings(state=state)) as (store, _):
+        assert [(vendor.name, vendor.agent) for vendor in await store.vendors()] == [("acme", agent)]
+        await StorePersistence(store).save_resource(ResourceRecord("acme", "machine", "key", "created", "id"))
+    assert await refused(None) == await refused("vendor-other@agency.b.test") == "vendor-in-use"
 
 
 async def rows(state: Path) -> list[tuple[str, bytes]]:

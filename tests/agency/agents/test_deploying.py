@@ -312,6 +312,21 @@ async def test_a_deployment_that_fails_leaves_nothing(society: Society) -> None:
     assert (await society.deployed(application)).status == "running"
 
 
+async def test_another_agent_s_agreement_is_not_for_our_account(society: Society) -> None:
+    """What was agreed with one agent is not deployed, nor its offer accepted, when another speaks for the account."""
+    first = (await society.submit(notebook())).chosen
+    assert first is not None
+    await society.request("accept", first.id, Agreement)
+    later = (await society.submit(notebook("memo"))).chosen
+    assert later is not None
+    society.workshop.agents[first.vendor] = "vendor-alpha@agency.elsewhere"
+    for action, subject in (("deploy", "notes"), ("accept", later.id)):
+        with refusal("other-agent"):
+            await society.request(action, subject)
+    assert empty(society.clouds[first.vendor])
+    await society.request("destroy", "notes")
+
+
 async def test_an_image_that_the_vendor_has_not(society: Society) -> None:
     """A component that starts from an unknown image is refused with the images that there are."""
     application = notebook()

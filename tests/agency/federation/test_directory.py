@@ -164,6 +164,18 @@ async def test_sites_that_are_trusted_are_searched(directory: DirectoryAgent, li
     assert refused.value.problem.code == "not-allowed"
 
 
+async def test_only_the_agent_of_our_account_speaks_for_a_vendor(link: InProcessLink, site: Site) -> None:
+    """Where there is an account with a vendor, no other agent is asked in its name: not one of this site's, nor is one
+    of a trusted site asked in place of ours that is away."""
+    agent = DirectoryAgent("directory@test", link, site, {"alpine": "vendor-alpine@abroad", "ours": "vendor-ours@test"})
+    agent.known.register(alpine(), utc_now())
+    agent.known.register(alpine(vendor="ours", agent="vendor-ours@abroad"), utc_now())
+    agent.known.register(alpine(vendor="fjord", agent="vendor-fjord@test"), utc_now())
+    assert (await agent.find(call())).agents == {"fjord": "vendor-fjord@test"}
+    agent.known.register(alpine(agent="vendor-alpine@abroad"), utc_now())
+    assert (await agent.find(call())).agents["alpine"] == "vendor-alpine@abroad"
+
+
 async def test_a_site_that_is_away_holds_nobody_up(directory: DirectoryAgent) -> None:
     """A trusted site whose directory cannot be reached is left out."""
     directory.known.register(alpine(), utc_now())
