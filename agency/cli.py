@@ -144,16 +144,31 @@ def demo(
     state: Annotated[
         Path | None, typer.Option("--state", help="Where; by default a place that is removed again.")
     ] = None,
+    link: Annotated[
+        str, typer.Option(metavar="LINK", help="How the agents reach each other: in-process, component or client.")
+    ] = "in-process",
+    server: Annotated[
+        str | None,
+        typer.Option(metavar="SERVER", help="ejabberd or prosody, for component and client: starts one of its own."),
+    ] = None,
     keep: Annotated[bool, typer.Option("--keep", help="Leave everything running at the end, until Ctrl-C.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Play the main job: broker, deploy and relocate the guestbook, and prove that nothing was lost."""
     import asyncio
+    from typing import cast, get_args
 
     from agency.demo import play
+    from agency.servers.setting_up import Kind
+    from agency.settings import LinkKind
 
+    if link not in get_args(LinkKind):
+        raise typer.BadParameter(f"there are {', '.join(get_args(LinkKind))}", param_hint="--link")
+    if (link == "in-process") != (server is None) or server not in (None, *Kind):
+        raise typer.BadParameter(f"{' or '.join(Kind)}, with --link component or client", param_hint="--server")
     log_to(None)
-    raise typer.Exit(asyncio.run(play(state, keep=keep, as_json=as_json)))
+    kind = None if server is None else Kind(server)
+    raise typer.Exit(asyncio.run(play(state, keep=keep, as_json=as_json, link=cast(LinkKind, link), server=kind)))
 
 
 # --- applications ---
@@ -560,6 +575,10 @@ def vendor_add(
     module: Annotated[
         str | None, typer.Option(help="The Vendor Module, when there is no file: asks for the rest.")
     ] = None,
+    agent: Annotated[
+        str | None,
+        typer.Option(metavar="JID", help="The agent of a trusted site that speaks for it: this is our account there."),
+    ] = None,
     state: State = None,
     as_json: AsJson = False,
 ) -> None:
@@ -572,10 +591,15 @@ def vendor_add(
 
     async def work() -> Any:
         file = VendorFile.read(config) if config else _asked(module or "")
-        return await vendors.add(state_in(state), name, file)
+        return await vendors.add(state_in(state), name, file, agent)
 
     catalogue = locally(work(), state_in(state), as_json)
-    answer = {"name": name, "region": catalogue.region, "sizes": [size.name for size in catalogue.sizes]}
+    answer = {
+        "name": name,
+        "agent": agent,
+        "region": catalogue.region,
+        "sizes": [size.name for size in catalogue.sizes],
+    }
     show_answer(
         answer,
         as_json,

@@ -11,7 +11,8 @@ import json
 import shutil
 import sys
 import tempfile
-from contextlib import ExitStack
+from collections.abc import AsyncIterator
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,13 +26,18 @@ from agency import show
 from agency.agents import addresses
 from agency.api import views
 from agency.api.server import serving
+from agency.clouds import CLOUDS
 from agency.messaging.request import ask
 from agency.places import default_state
 from agency.problems import problem_of
 from agency.relocation.probing import client
 from agency.running import Agency, running_agency
-from agency.settings import Settings
+from agency.servers import accounts
+from agency.servers.running import check_installed, temporary_server
+from agency.servers.setting_up import Kind
+from agency.settings import DOMAIN, LinkKind, Settings
 from agency.signals import stopped
+from agency.state import opened
 from agency.submission import gather
 from descriptors.application import Application
 from descriptors.base import Document
@@ -48,6 +54,8 @@ D = TypeVar("D", bound=Document)
 
 TARGET = "cirrus"
 """The testbed cloud without block storage."""
+SERVER_DOMAIN = "demo.test"
+"""The site's, where the agents speak over an XMPP server."""
 ENTRIES = (
     ("Ada", "The engine might act upon other things besides number."),
     ("Grace", "A ship in port is safe, but that is not what ships are built for."),
@@ -61,15 +69,20 @@ def example() -> Path:
     return installed if installed.exists() else Path(__file__).parent.parent / "examples" / "guestbook"
 
 
-async def play(state: Path | None, *, keep: bool, as_json: bool) -> int:
-    """Play the story; returns the exit status: 0 only if every check was true."""
+async def play(
+    state: Path | None, *, keep: bool, as_json: bool, link: LinkKind = "in-process", server: Kind | None = None
+) -> int:
+    """Play the story; returns the exit status: 0 only if every check was true. The agents speak over that link, on a
+    ``server`` of their own where it needs one."""
     temporary = state is None
     console = Console(stderr=as_json, highlight=False, quiet=as_json)
-    story = Story(console)
+    story = Story(console, server)
     status = 1
     try:
+        if server is not None:
+            check_installed(server)
         state = state or _place()
-        async with running_agency(_settings(state)) as agency, serving(agency):
+        async with _linked(state, link, server) as settings, running_agency(settings) as agency, serving(agency):
             status = await _tell(story, agency, keep=keep, as_json=as_json)
             if keep and status == 0:
                 console.print(f"\nStill running. Try `agency status --state {escape(str(state))}`; Ctrl-C ends it.")
@@ -94,7 +107,33 @@ def _place() -> Path:
 
 def _settings(state: Path) -> Settings:
     """All in a place of its own, and with the clouds that the story is about, whatever the environment says."""
-    return Settings(state=state, port=0, testbed=True, database=None, workflow_database=None)
+    return Settings(
+        state=state, port=0, testbed=True, database=None, workflow_database=None, deployers=frozenset(),
+        link="in-process", domain=DOMAIN, server="", ca=None, link_secret=None,
+    )  # fmt: skip
+
+
+@asynccontextmanager
+async def _linked(state: Path, link: LinkKind, kind: Kind | None) -> AsyncIterator[Settings]:
+    """The settings for that link; its XMPP server, if it needs one, runs as long as the block."""
+    alone = _settings(state)
+    if link == "in-process" or kind is None:
+        yield alone
+        return
+    async with temporary_server(kind, SERVER_DOMAIN, state) as server:
+        plan = server.plan
+        chosen = {"domain": plan.agents, "server": f"127.0.0.1:{plan.component_port}"}
+        if link == "client":
+            chosen = {"domain": plan.domain, "server": f"{plan.listen[0]}:{plan.c2s_port}"}
+            for name in addresses.everybody(await _vendors(alone)):
+                await accounts.make(name, plan.directory, state)
+        yield alone.model_copy(update={"link": link, "ca": plan.ca, **chosen})
+
+
+async def _vendors(settings: Settings) -> set[str]:
+    """The vendors that there will be."""
+    async with opened(settings) as (store, _):
+        return {vendor.name for vendor in await store.vendors()} | {cloud["name"] for cloud in CLOUDS}
 
 
 async def _tell(story: Story, agency: Agency, *, keep: bool, as_json: bool) -> int:
@@ -118,6 +157,8 @@ class Story:
     """The story and what it has found so far."""
 
     console: Console
+    server: Kind | None = None
+    """The XMPP server that the agents speak over, if they do."""
     checks: dict[str, bool] = field(default_factory=dict)
     report: Json = field(default_factory=dict)
     _printed: bool = False
@@ -163,6 +204,11 @@ class Story:
 
     def _introduce(self, agency: Agency) -> None:
         self.chapter(1, "An agency in this process, and three testbed clouds, each a process of its own")
+        link, broker = agency.settings.link, agency.deployer.link.address(addresses.BROKER)
+        self.report["link"] = {"link": link, "server": self.server, "broker": broker}
+        if self.server:
+            each = "one component for all" if link == "component" else "a client each"
+            self.say(f"  agents speak over {self.server} at {agency.settings.server}, {each}: {broker}, …")
         for name, cloud in agency.clouds.items():
             self.say(f"  {name}: {cloud.url} (process {cloud.pid})")
         pids = {cloud.pid for cloud in agency.clouds.values()}

@@ -14,6 +14,8 @@ from agency.places import default_state
 DOMAIN = "agency.local"
 """The domain of agents that only each other can reach."""
 
+LinkKind = Literal["in-process", "component", "client"]
+
 
 class Settings(BaseSettings):
     """Settings of one agency."""
@@ -37,7 +39,7 @@ class Settings(BaseSettings):
     """How long vendors have to answer a call for proposals."""
     cloud_restart_seconds: float = Field(default=5.0, gt=0)
     """How long a testbed cloud that died stays away before it is started again."""
-    link: Literal["in-process", "component", "client"] = "in-process"
+    link: LinkKind = "in-process"
     """How the agents reach each other: directly, or over an XMPP server, on one connection for all (XEP-0114) or one
     each (C2S)."""
     domain: str = Field(default=DOMAIN, pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$")

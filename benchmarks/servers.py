@@ -10,6 +10,7 @@ import yaml
 from pydantic import SecretStr
 
 from agency.servers.accounts import _at_ejabberd
+from agency.servers.running import free_ports
 
 DOMAINS = ("vendors.a.test", "floor-broker.a.test", "floor-vendors.a.test")
 """Components of the server beside that of its agency, which is the broker's."""
@@ -18,7 +19,7 @@ DOMAINS = ("vendors.a.test", "floor-broker.a.test", "floor-vendors.a.test")
 @contextmanager
 def server_with(domains: Sequence[str]) -> Iterator[tuple[Any, dict[str, int]]]:
     """A running server for a.test with these components, too; gives it, and the ports of all components by domain."""
-    from tests.labs.xmpp import free_ports, server_set_up
+    from tests.labs.xmpp import server_set_up
 
     with server_set_up("ejabberd") as server:
         ports = dict(zip(domains, free_ports(len(domains)), strict=True))

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 MEDIATOR = "mediator"
 BROKER = "broker"
 PROVISIONER = "provisioner"
 RELOCATOR = "relocator"
 DEPLOYER = "deployer"
 DIRECTORY = "directory"
+
+
+def everybody(vendors: Iterable[str]) -> list[str]:
+    """The names of all agents of a site with these vendors."""
+    return [DIRECTORY, *map(vendor, vendors), BROKER, PROVISIONER, RELOCATOR, MEDIATOR, DEPLOYER]
 
 
 def vendor(name: str) -> str:

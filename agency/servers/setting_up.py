@@ -74,6 +74,11 @@ class Plan:
         return f"agency.{self.domain}"
 
     @property
+    def ca(self) -> Path:
+        """The file with the authorities that the server believes, and that its clients should."""
+        return self.directory / "tls" / "ca.pem"
+
+    @property
     def names(self) -> list[str]:
         """The names that the certificate must cover."""
         return [self.domain, self.agents, f"pubsub.{self.domain}"]
@@ -112,7 +117,7 @@ async def set_up(plan: Plan, state: Path, *, force: bool = False) -> SetUp:
         directory=str(directory),
         start=str(directory / "start"),
         unit=str(directory / values["unit"]),
-        ca=str(directory / "tls" / "ca.pem"),
+        ca=str(plan.ca.absolute()),
         pubsub=f"pubsub.{plan.domain}",
         environment={
             "AGENCY_LINK": "component",

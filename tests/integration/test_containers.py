@@ -17,10 +17,10 @@ import pytest
 import yaml
 
 from agency.api.server import API_FILE
+from agency.servers.running import free_ports
 from tests.labs.agency import wait_until
 from tests.labs.containers import TOP, ImageStore, image_store
 from tests.labs.postgresql import running_postgresql
-from tests.labs.xmpp import free_ports
 
 pytestmark = pytest.mark.integration
 

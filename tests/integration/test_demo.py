@@ -7,7 +7,9 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,14 +34,33 @@ _ROWS = select(CredentialRow)
 BLAKE3 = re.compile(r"blake3:[0-9a-f]{64}")
 
 
-def test_the_demo_prints_one_document_and_leaves_nothing(tmp_path: Path) -> None:
+@pytest.fixture
+def passable() -> Iterator[str]:
+    """A place for temporary files that another user may get to: a server runs as one where we are root."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o711)
+        yield folder
+
+
+@pytest.mark.parametrize(
+    ("options", "broker"),
+    [((), "broker@agency.local"), (("--link", "client", "--server", "prosody"), "broker@demo.test")],
+    ids=["in-process", "client-prosody"],
+)
+def test_the_demo_prints_one_document_and_leaves_nothing(
+    tmp_path: Path, passable: str, options: tuple[str, ...], broker: str
+) -> None:
     """``agency demo --json`` exits 0 with one JSON document and nothing else on standard output, in which all of the
-    story is told and true; its processes and its state of the moment are gone."""
-    environment = {**os.environ, "XDG_STATE_HOME": str(tmp_path)}
-    status, stdout, stderr = run("demo", "--json", env=environment)
+    story is told and true, whatever link the environment names; its processes, an XMPP server of its own among them,
+    and its state of the moment are gone."""
+    environment = {**os.environ, "XDG_STATE_HOME": str(tmp_path), "AGENCY_LINK": "component", "TMPDIR": passable}
+    status, stdout, stderr = run("demo", "--json", *options, env=environment)
     assert (status, stderr) == (0, "")
     report = json.loads(stdout)
+    assert report["link"]["broker"] == broker
     assert not processes_of(tmp_path)
+    assert not processes_of(Path(passable))
+    assert not list(Path(passable).glob("agency-*"))
     assert list(tmp_path.rglob("*")) == [tmp_path / "cloud-agency"], "the default state is cleaned"
 
     rows = {row["vendor"]: row for row in report["offers"]}
@@ -77,10 +98,12 @@ def test_the_demo_prints_one_document_and_leaves_nothing(tmp_path: Path) -> None
 
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Lab, str]]:
-    """A demo that was told to keep running, in a state directory of its own; and what it printed."""
+    """A demo that was told to keep running, in a state directory of its own, its agents a component of an ejabberd; and
+    what it printed."""
     lab = Lab(tmp_path_factory.mktemp("demo") / "state")
     said: list[str] = []
-    process = subprocess.Popen([AGENCY, "demo", "--keep", "--state", lab.state], stdout=subprocess.PIPE, text=True)
+    command = [AGENCY, "demo", "--link", "component", "--server", "ejabberd", "--keep", "--state", lab.state]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout
     with process.stdout as stdout:
         reader = threading.Thread(target=lambda: said.extend(stdout), daemon=True)
@@ -96,6 +119,10 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Lab, str]]:
             lab._forget_client()
     assert status == 0
     assert not lab.processes()
+    server = re.search(r"over ejabberd at 127.0.0.1:(\d+)", "".join(said))
+    assert server
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", int(server[1])))
     assert (lab.state / "agency.db").exists(), "a state directory that was named stays"
 
 
@@ -123,7 +150,7 @@ async def test_no_secret_is_told(kept: tuple[Lab, str]) -> None:
     nor in what it prints or in a command line; the clouds' own insides and ``api.json`` apart."""
     lab, said = kept
     secrets = await _secrets(lab)
-    assert len(secrets) >= 3 + 2 + 1 + 1, "three clouds, two places, a bucket's key, the API's token"
+    assert len(secrets) >= 3 + 2 + 1 + 1 + 1, "clouds, two places, a bucket's key, the API's token, the XMPP server"
     forms = [form for secret in secrets for form in (secret.encode(), base64.b64encode(secret.encode()))]
     assert (lab.state / "api.json").stat().st_mode & 0o077 == 0
     files = [file for file in lab.state.rglob("*") if file.is_file() and not _inside_a_cloud(file, lab.state)]

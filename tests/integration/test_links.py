@@ -24,12 +24,13 @@ from agency.messaging.links.stanzas import ACL
 from agency.messaging.request import Responder, ask
 from agency.problems import AgencyError, refuse
 from agency.running import _link
+from agency.servers.running import free_ports
 from agency.settings import Settings
 from agency.state import opened
 from descriptors.base import Document
 from descriptors.messages import Problem, Request
 from tests.integration.test_xmpp_servers import Client
-from tests.labs.xmpp import RawComponent, XmppServer, free_ports, running_server
+from tests.labs.xmpp import RawComponent, XmppServer, running_server
 
 pytestmark = pytest.mark.integration
 

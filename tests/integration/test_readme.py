@@ -23,6 +23,7 @@ OBSERVED = "tests/agency/observer/test_observer.py"
 ELSEWHERE = {
     "agency vendor check testbed": "tests/vendor_modules/test_vendor_commands.py",
     "make demo": ".ci/run",
+    "agency demo --link component --server ejabberd": "tests/integration/test_demo.py",
     "make test": ".ci/run",
     "make lint": ".ci/run",
     "make observer": "tests/labs/observer.py",

@@ -20,11 +20,8 @@ import asyncio
 import hashlib
 import os
 import shutil
-import signal
 import socket
-import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,45 +32,30 @@ from xml.sax.saxutils import escape
 import pytest
 
 from agency.certificates import Authority, certify
+from agency.problems import AgencyError
 from agency.servers import secrets
 from agency.servers.accounts import make
+from agency.servers.running import READY_WITHIN, RunningServer, check_installed, free_ports
 from agency.servers.setting_up import Kind, Plan, set_up
 from agency.settings import Settings
 from agency.state import opened
 from tests.labs.dns import NameServer, name_server
 
-READY_WITHIN = 60.0
-"""Seconds; the machine that tests run on may be busy with other things."""
-_PROGRAM = {Kind.EJABBERD: "erl", Kind.PROSODY: "prosody"}
 _STREAM = "http://etherx.jabber.org/streams"
 
 
-def free_ports(count: int, address: str = "127.0.0.1") -> list[int]:
-    """Ports that nobody listens on now."""
-    sockets = [socket.create_server((address, 0)) for _ in range(count)]
-    try:
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
-
-
-class XmppServer:
+class XmppServer(RunningServer):
     """A server for one domain. ``state`` is a state directory that holds the component's secret."""
 
     def __init__(self, plan: Plan, state: Path, environment: dict[str, str] | None = None) -> None:
+        super().__init__(plan, environment)
         self.kind, self.domain, self.directory, self.state = plan.kind, plan.domain, plan.directory, state
-        self.plan = plan
         self.agents = plan.agents
         """The domain of the component."""
         self.pubsub = f"pubsub.{plan.domain}"
         self.address = plan.listen[0]
-        self.c2s = (self.address, plan.c2s_port)
-        self.s2s = (self.address, plan.s2s_port)
-        self.component = ("127.0.0.1", plan.component_port)
-        self.ca = plan.directory / "tls" / "ca.pem"
-        self._environment = {**os.environ, **(environment or {})}
-        self._process: subprocess.Popen[bytes] | None = None
+        self.c2s, self.s2s, self.component = self.addresses()
+        self.ca = plan.ca
         self.secret = self._secret_of(self.agents)
 
     def _secret_of(self, jid: str) -> str:
@@ -85,65 +67,10 @@ class XmppServer:
 
         return _run(ask())
 
-    # --- its process ---
-
-    @property
-    def running(self) -> bool:
-        """Whether its process is there."""
-        return self._process is not None and self._process.poll() is None
-
-    @property
-    def pid(self) -> int:
-        """Its process."""
-        assert self._process is not None
-        return self._process.pid
-
-    def start(self) -> None:
-        """Start it and wait until it takes connections."""
-        assert not self.running
-        self._process = subprocess.Popen(
-            [self.directory / "start"],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            env=self._environment,
-        )
-        deadline = time.monotonic() + READY_WITHIN
-        for address in (self.c2s, self.s2s, self.component):
-            while not _answers(address):
-                assert self.running, f"{self.kind} ended at once:\n{self.log()}"
-                assert time.monotonic() < deadline, f"{self.kind} does not listen at {address}:\n{self.log()}"
-                time.sleep(0.05)
-
-    def stop(self) -> None:
-        """End it in order; it may be gone already."""
-        self._end(signal.SIGTERM)
-
-    def kill(self) -> None:
-        """End it as a power cut would."""
-        self._end(signal.SIGKILL)
-
     def restart(self) -> None:
         """End it in order and start it."""
         self.stop()
         self.start()
-
-    def _end(self, how: signal.Signals) -> None:
-        if self._process is None:
-            return
-        if self._process.poll() is None:
-            self._process.send_signal(how)
-        try:
-            self._process.wait(READY_WITHIN)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._process = None
-
-    def log(self) -> str:
-        """The end of what it logged."""
-        file = self.directory / "data" / f"{self.kind}.log"
-        return file.read_text(errors="replace")[-4000:] if file.exists() else ""
 
     # --- accounts, and whom it believes ---
 
@@ -166,19 +93,13 @@ def _run(work):  # type: ignore[no-untyped-def]
         return pool.submit(asyncio.run, work).result()
 
 
-def _answers(address: tuple[str, int]) -> bool:
-    try:
-        socket.create_connection(address, 1).close()
-    except OSError:
-        return False
-    return True
-
-
 def _skip_unless_installed(kind: Kind) -> None:
-    libraries = "ejabberd-*/ebin" if kind is Kind.EJABBERD else "lua/5.4/lunbound.so"
-    if shutil.which(_PROGRAM[kind]) is None or not any(Path("/usr/lib").glob(f"*/{libraries}")):
-        packages = "ejabberd" if kind is Kind.EJABBERD else "prosody, lua-unbound"
-        pytest.skip(f"{kind} is not installed: Debian's packages are {packages}")
+    try:
+        check_installed(kind)
+    except AgencyError as error:
+        pytest.skip(f"{error.problem.message}: {error.problem.remedy}")
+    if kind is Kind.PROSODY and not any(Path("/usr/lib").glob("*/lua/5.4/lunbound.so")):
+        pytest.skip("Prosody finds no other site without Debian's package lua-unbound")
 
 
 @contextmanager

@@ -48,7 +48,7 @@ from agency.messaging.links.stanzas import (
 )
 from agency.problems import AgencyError, refuse
 
-CONNECT_WITHIN = 10.0
+CONNECT_WITHIN = 30.0
 """Seconds in which the server must have let us in."""
 PING_EVERY = 30.0
 """Seconds of silence after which the server is asked whether it is there (XEP-0199)."""
