@@ -124,7 +124,7 @@ def serve(
     with explained(as_json=False):
         from agency.signals import stopped
         from agency.transfer import identity, remote, sizes
-        from agency.transfer.control import serving
+        from agency.transfer.control import alone, serving
         from agency.transfer.proxy import Limits, Proxy
         from agency.transfer.site import site_key
         from agency.transfer.work import Witness
@@ -146,7 +146,8 @@ def serve(
                 sys.stdout.flush()
                 await stopped()
 
-        asyncio.run(run())
+        with alone(directory):
+            asyncio.run(run())
 
 
 @transfer_app.command()

@@ -211,6 +211,18 @@ async def _body(request: Request, kind: type[M]) -> M:
     return kind.model_validate_json(body)
 
 
+@contextmanager
+def alone(state: Path) -> Iterator[None]:
+    """Be the proxy of that state directory: there is one."""
+    with (state / identity.FOLDER / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            remedy = "use it, stop it, or name another directory with --state"
+            raise refuse("already-running", f"a transfer proxy runs in {state} already", remedy) from None
+        yield
+
+
 @asynccontextmanager
 async def serving(proxy: Proxy, state: Path, listen: tuple[str, int], data_port: int) -> AsyncIterator[tuple[str, int]]:
     """Serve control and data while inside; gives where control is, as HOST:PORT, and the data port."""
@@ -272,14 +284,9 @@ def _bound(host: str, port: int, backlog: int = 128) -> Iterator[socket.socket]:
 
 @contextmanager
 def _socket(state: Path) -> Iterator[socket.socket]:
-    """The listening Unix socket, for the owner of the state directory; one proxy may have it."""
+    """The listening Unix socket, for the owner of the state directory."""
     folder = state / identity.FOLDER
-    with (folder / "lock").open("w") as lock, remote.short(folder) as place:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            remedy = "use it, stop it, or name another directory with --state"
-            raise refuse("already-running", f"a transfer proxy runs in {state} already", remedy) from None
+    with remote.short(folder) as place:
         (folder / SOCKET).unlink(missing_ok=True)
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
             listener.bind(str(place / SOCKET))

@@ -21,6 +21,7 @@ import structlog
 
 from agency.problems import AgencyError, problem_of, refuse
 from agency.transfer import identity
+from agency.transfer.formats.opening import check_format
 from agency.transfer.identity import FOLDER, Peer
 from agency.transfer.ledger import Ledger, State, Transfer
 from agency.transfer.meeting import PATIENCE, Called, Calling, Hello, hear
@@ -98,6 +99,7 @@ class Proxy:
         lifetime: timedelta,
     ) -> tuple[Transfer, bytes]:
         """A token, and what it means. Refused for names that can be none, and where there is nothing to read."""
+        check_format(format)
         with below(self._root, file) as (directory, name):
             if direction == "read" and not (directory / name).exists():
                 raise refuse("no-such-file", f"there is no {check_name(file)[-1]} to read", "put it below the root")

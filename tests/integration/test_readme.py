@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import time
@@ -15,6 +16,7 @@ import pytest
 
 from tests.labs.agency import AGENCY
 from tests.labs.testbed import PASSWORD, USERNAME, RunningCloud, start_cloud
+from tests.labs.transfer import free_port
 
 ROOT = Path(__file__).parent.parent.parent
 README = (ROOT / "README.md").read_text()
@@ -68,6 +70,16 @@ def start_agency(directory: Path, environment: dict[str, str]) -> subprocess.Pop
     return process
 
 
+def start_proxy(command: str, port: int, directory: Path, environment: dict[str, str]) -> subprocess.Popen[bytes]:
+    """Run `agency transfer serve` beside the other commands, at that port; returns when it is ready."""
+    words = [*shlex.split(command), "--listen", f"127.0.0.1:{port}", "--data", "0"]
+    process = subprocess.Popen(words, cwd=directory, env=environment, stdout=subprocess.PIPE)
+    assert process.stdout
+    with process.stdout as said:
+        assert b"transfer.b.example is at" in said.readline()
+    return process
+
+
 @pytest.mark.integration
 async def test_every_command_of_the_readme_works(tmp_path: Path, vendor: RunningCloud) -> None:
     """Whoever copies the README's commands one after the other succeeds with every one."""
@@ -84,10 +96,18 @@ async def test_every_command_of_the_readme_works(tmp_path: Path, vendor: Running
         return done.stdout
 
     agency: subprocess.Popen[bytes] | None = None
+    (tmp_path / "web.img").write_bytes(os.urandom(300_000))
+    (tmp_path / "images").mkdir()
+    proxy: subprocess.Popen[bytes] | None = None
+    port = free_port()
     try:
         for command in commands():
             if command in ELSEWHERE:
                 continue
+            if command.startswith("agency transfer serve"):
+                proxy = start_proxy(command.removesuffix("&"), port, tmp_path, environment)
+                continue
+            command = command.replace(":7443", f":{port}")
             if command == "agency up &":
                 agency = start_agency(tmp_path, environment)
                 continue
@@ -99,6 +119,9 @@ async def test_every_command_of_the_readme_works(tmp_path: Path, vendor: Running
                 command = re.sub(r"offer-[0-9a-f]{16}", chosen, command)
             run(command)
     finally:
+        if proxy:
+            proxy.send_signal(signal.SIGTERM)
+            proxy.wait(60)
         if agency:
             agency.send_signal(signal.SIGTERM)
             agency.wait(60)

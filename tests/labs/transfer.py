@@ -191,3 +191,9 @@ class Cuttable:
         self.cut()
         for end in self._ends:
             end.close()
+
+
+def free_port() -> int:
+    """A port that nobody has."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])

@@ -44,7 +44,7 @@ def open_source(path: Path, format_: str) -> Source:
     Errors: ``unknown-format``, ``no-such-file``, ``not-readable``, ``not-a-file``, ``in-use``, ``tool-missing``,
     ``image-damaged``, ``image-unsupported``, ``image-unreadable``, ``image-format-wrong``.
     """
-    _check_format(format_, (*FORMATS, "auto"))
+    check_format(format_, (*FORMATS, "auto"))
     with ExitStack() as opened:
         file = _open_to_read(path)
         opened.callback(os.close, file)
@@ -71,7 +71,7 @@ def open_sink(directory: Path, name: str, size: int, format_: str, hashing: Hash
     ``hashing`` is told how far it is with what is there from before. Errors: those of :class:`~.parts.Part` and
     ``unknown-format``, ``bad-size``, ``too-small``, ``in-use``, ``tool-missing``, ``image-unusable``.
     """
-    _check_format(format_, FORMATS)
+    check_format(format_, FORMATS)
     if size < 0 or (format_ != "raw" and (size % _SECTOR or not size)):
         raise refuse(
             "bad-size",
@@ -258,7 +258,8 @@ def _open_device(directory: Path, name: str, size: int, format_: str, hashing: H
 # --- refusals
 
 
-def _check_format(format_: str, known: tuple[str, ...]) -> None:
+def check_format(format_: str, known: tuple[str, ...] = FORMATS) -> None:
+    """Refuse (``unknown-format``) what is none of these."""
     if format_ not in known:
         raise refuse(
             "unknown-format", f"{format_!r} is not a format that is known here", "say one of " + ", ".join(known)

@@ -29,6 +29,7 @@ from tests.labs.transfer import (
     Killable,
     Site,
     calling,
+    free_port,
     make_site,
     push,
     push_slowly,
@@ -283,12 +284,6 @@ def test_killed_twenty_times(sites: tuple[Site, Site], tmp_path: Path) -> None:
         result, _ = push(here, port, token, disk)
     assert (there.root / "disk.img").read_bytes() == disk.read_bytes()
     assert result.data + result.same == size
-
-
-def free_port() -> int:
-    """A port that nobody has."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 def answers(port: int) -> bool:
