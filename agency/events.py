@@ -22,7 +22,7 @@ per second) and ``left`` (seconds)."""
 
 
 _TOPICS = {
-    **dict.fromkeys(("submitted", "negotiating", "offers", "late"), "negotiation"),
+    **dict.fromkeys(("submitted", "negotiating", "offers", "late", "called-off"), "negotiation"),
     **dict.fromkeys(("agreed", "terminated"), "agreements"),
     "progress": "measurements",
 }

@@ -99,7 +99,7 @@ class BrokerAgent(RoleAgent):
         for call, _ in out:
             for each in (call, *part_calls(call)):
                 await self._net.call_off(each.id)
-            await self._workshop.events.happened(call.application, "cancelled", f"{call.id}: the vendors are told")
+            await self._workshop.events.happened(call.application, "called-off", f"{call.id}: the vendors are told")
         return request.model_copy(update={"subject": out[0][0].id})
 
     async def _compare(self, call: CallForProposals) -> Comparison:
