@@ -138,9 +138,13 @@ def receive_content(id_: str, end: End, meeting: Meeting, witness: Witness, term
         wire = now.wire
         terms.progress(now)
 
+    def hashing(_done: int, _size: int) -> None:
+        if terms.cancelled():
+            raise refuse("cancelled", "the transfer was cancelled", "start it again")
+
     size = meeting.size()
     _check_limit(end, size)
-    sink = open_sink(end.directory, end.name, size, end.format)
+    sink = open_sink(end.directory, end.name, size, end.format, hashing)
     try:
         streams = meeting.open(size)
     except BaseException:
