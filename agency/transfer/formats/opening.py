@@ -8,6 +8,7 @@ import stat
 import struct
 from contextlib import ExitStack
 from pathlib import Path
+from uuid import UUID
 
 from agency.problems import AgencyError, refuse
 from agency.transfer.ends import Sink, Source
@@ -23,6 +24,9 @@ FORMATS = ("raw", "qcow2", "vmdk", "vdi", "vhdx", "vpc")
 _SECTOR = 512
 _LONGEST_CHAIN = 16
 """Images that may be differences to one another."""
+_VHDX_TABLE = 64 << 10
+_VHDX_METADATA = UUID("8B7CA206-4790-4B9A-B8FE-575F050F886E").bytes_le
+_VHDX_PARAMETERS = UUID("CAA16737-FA36-4D43-B3B6-33F0AA44E76B").bytes_le
 _MAGICS: tuple[tuple[int, bytes, str], ...] = (
     (0, qcow2.MAGIC, "qcow2"),
     (0, b"KDMV", "vmdk"),
@@ -185,7 +189,7 @@ def _check_whole(file: int, format_: str) -> None:
     tail = os.pread(file, _SECTOR, max(0, size_of(file) - _SECTOR))
     if detect(file) != format_ and not (format_ == "vpc" and tail.startswith(b"conectix")):
         raise refuse("image-format-wrong", f"the file is no {format_} image", "say the format that it has")
-    if {"vmdk": _is_partial_vmdk, "vpc": _is_partial_vpc}.get(format_, lambda _: False)(file):
+    if _IS_PARTIAL.get(format_, lambda _: False)(file):
         raise refuse(
             "image-unsupported",
             f"the {format_} image has some of its content in other files",
@@ -207,6 +211,23 @@ def _is_partial_vpc(file: int) -> bool:
     """Microsoft's Virtual Hard Disk Image Format: disk type 4 in the footer is a difference."""
     footer = os.pread(file, _SECTOR, max(0, size_of(file) - _SECTOR))
     return struct.unpack_from(">I", footer, 60) not in ((2,), (3,))
+
+
+def _is_partial_vhdx(file: int) -> bool:
+    """[MS-VHDX] 2.2.3 and 2.6.2.1: the file parameters, found through the region and metadata tables, say HasParent."""
+    regions = os.pread(file, _VHDX_TABLE, 192 << 10)
+    if (at := regions.find(_VHDX_METADATA)) < 0:
+        return False  # QEMU says what is wrong
+    (metadata,) = struct.unpack_from("<Q", regions.ljust(_VHDX_TABLE + 40, b"\0"), at + 16)
+    items = os.pread(file, _VHDX_TABLE, min(metadata, 1 << 60))
+    if (at := items.find(_VHDX_PARAMETERS)) < 0:
+        return False
+    (offset,) = struct.unpack_from("<I", items.ljust(_VHDX_TABLE + 40, b"\0"), at + 16)
+    flags = os.pread(file, 4, min(metadata, 1 << 60) + offset + 4)
+    return bool(flags and flags[0] & 2)
+
+
+_IS_PARTIAL = {"vmdk": _is_partial_vmdk, "vhdx": _is_partial_vhdx, "vpc": _is_partial_vpc}
 
 
 # --- sinks

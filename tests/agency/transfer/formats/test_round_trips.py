@@ -137,6 +137,26 @@ def test_a_vmdk_with_its_content_elsewhere_is_refused(tmp_path: Path) -> None:
 
 
 @needs_qemu
+@pytest.mark.parametrize(
+    ("format_", "place", "value"),
+    [
+        ("vhdx", (3 << 20) + (64 << 10) + 4, b"\2"),  # HasParent, in the file parameters
+        ("vpc", -512 + 63, b"\4"),  # the type, in the footer
+    ],
+)
+def test_a_difference_in_another_format_is_refused(tmp_path: Path, format_: str, place: int, value: bytes) -> None:
+    """What QEMU would read as an image with holes, not knowing the parent, is refused."""
+    qemu_img("create", "-q", "-f", format_, tmp_path / "image", "8M")
+    made = bytearray((tmp_path / "image").read_bytes())
+    assert made[place] in (0, 3)
+    made[place : place + 1] = value
+    (tmp_path / "image").write_bytes(made)
+    with pytest.raises(AgencyError) as refused:
+        open_source(tmp_path / "image", format_)
+    assert refused.value.problem.code == "image-unsupported"
+
+
+@needs_qemu
 @pytest.mark.parametrize("format_", ["vmdk", "vdi", "vhdx"])
 def test_a_cut_off_image_is_refused_in_words(tmp_path: Path, format_: str) -> None:
     """What QEMU says about an image that is not whole is passed on, with the image's name."""
