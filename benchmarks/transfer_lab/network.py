@@ -178,9 +178,8 @@ class Network:
         _run("tc", "-netns", self._names[site], "qdisc", "add", "dev", path.device, "root", *queue)
 
     def _compiled(self) -> Path:
-        program = self._folder / "distance"
-        if not program.exists():
-            source = Path(__file__).with_name("distance.c")
+        program, source = self._folder / "distance", Path(__file__).with_name("distance.c")
+        if not program.exists() or program.stat().st_mtime < source.stat().st_mtime:
             _run("gcc", "-O2", "-Wall", "-pthread", "-o", str(program), str(source))
         return program
 
