@@ -7,12 +7,13 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import zstandard
 
 from agency.problems import refuse
 from agency.transfer.blocks import Places, Run, plan
-from agency.transfer.compression import Compressor
+from agency.transfer.compression import Chooser, Compressor
 from agency.transfer.ends import BLOCK, UNIT, Source
 from agency.transfer.manifest import DIGEST, UNIT_BLOCKS, ZERO, Manifest, digests
 from agency.transfer.pace import Bandwidth
@@ -65,7 +66,8 @@ class _Sending:
     """The state that the threads share: what is next, and what is known of both sides' content."""
 
     def __init__(self, source: Source, session: Session, compress: bool, mine: Manifest, theirs: Manifest) -> None:
-        self._source, self._session, self._compress = source, session, compress
+        self._source, self._session = source, session
+        self.chooser = Chooser(len(session.streams), compress)
         self.mine, self.theirs = mine, theirs
         self.places: Places | None = Places(mine)
         self._plan = plan(source)
@@ -104,7 +106,7 @@ class _Sending:
         return stream.read(frame.length)
 
     def _work(self, number: int) -> None:
-        _Courier(self, self._session.streams[number], self._session.tallies[number], Compressor(self._compress)).work()
+        _Courier(self, self._session.streams[number], self._session.tallies[number]).work()
 
     def take(self) -> tuple[Run, bytes] | None:
         """What is to be sent next, with its bytes unless it is a hole; None if that was all."""
@@ -123,13 +125,25 @@ class _Sending:
         return data
 
 
+class _UnderWay(NamedTuple):
+    """A frame that the destination has not confirmed yet."""
+
+    tally: Tally
+    there: list[tuple[bytes, int]]
+    """Blocks that it will have then: digests and numbers."""
+    payload: int
+    """Bytes of data, as they were sent."""
+
+
 class _Courier:
     """What one thread does: all that is to be done with a unit, then the next."""
 
-    def __init__(self, sending: _Sending, stream: Stream, tally: Tally, compressor: Compressor) -> None:
-        self._sending, self._stream, self._tally, self._compressor = sending, stream, tally, compressor
-        self._under_way: deque[tuple[Tally, list[tuple[bytes, int]]]] = deque()
+    def __init__(self, sending: _Sending, stream: Stream, tally: Tally) -> None:
+        self._sending, self._stream, self._tally = sending, stream, tally
+        self._compressor = Compressor(sending.chooser)
+        self._under_way: deque[_UnderWay] = deque()
         self._confirmed = 0
+        self._waited = self._waited_there = 0.0
 
     def work(self) -> None:
         while taken := self._sending.take():
@@ -147,12 +161,13 @@ class _Courier:
         mine.fill(first, min(run.count * UNIT_BLOCKS, mine.blocks - first))
         length = min((run.first + run.count) * UNIT, mine.size) - run.first * UNIT
         self._stream.write(Kind.SKIP, NUMBER.pack(run.count), unit=run.first)
-        self._under_way.append((Tally(zero=length), []))
+        self._under_way.append(_UnderWay(Tally(zero=length), [], 0))
 
     def _unit(self, unit: int, data: bytes) -> None:
         first, values = unit * UNIT_BLOCKS, digests(data)
         self._sending.mine.set_unit(unit, values)
         kinds, head, parts, tally = self._sort(unit, values, memoryview(data))
+        payload = b""
         if kinds.count(kinds[0]) == len(kinds) and kinds[0] in (BlockKind.ZERO, BlockKind.SAME):
             self._stream.write(
                 Kind.SKIP, NUMBER.pack(1), unit=unit, flags=SAME_UNITS if kinds[0] == BlockKind.SAME else 0
@@ -163,7 +178,7 @@ class _Courier:
             flags, payload = (PACKED, packed) if packed else (0, payload)
             self._stream.write(Kind.UNIT, kinds + head, payload, unit=unit, flags=flags)
         there = [(value, first + each) for each, value in enumerate(values) if value != ZERO]
-        self._under_way.append((tally, there))
+        self._under_way.append(_UnderWay(tally, there, len(payload)))
 
     def _sort(self, unit: int, values: list[bytes], data: memoryview) -> tuple[bytes, bytes, list[memoryview], Tally]:
         """What is said of each block, the digests and places that go with that, and the data that has to go."""
@@ -202,10 +217,16 @@ class _Courier:
             self._confirmed = frame.unit
             self._written([self._under_way.popleft() for _ in range(count)], waited / 1e6)
 
-    def _written(self, frames: list[tuple[Tally, list[tuple[bytes, int]]]], waited_there: float) -> None:
-        for tally, there in frames:
-            self._tally.add(tally)
+    def _written(self, frames: list[_UnderWay], waited_there: float) -> None:
+        for frame in frames:
+            self._tally.add(frame.tally)
             if places := self._sending.places:
-                for digest, block in there:
+                for digest, block in frame.there:
                     places.add(digest, block)
-        self._compressor.observe(sum(tally.data for tally, _ in frames), self._stream.waited, waited_there)
+        self._sending.chooser.observe(
+            sum(frame.tally.data for frame in frames),
+            sum(frame.payload for frame in frames),
+            self._stream.waited - self._waited,
+            waited_there - self._waited_there,
+        )
+        self._waited, self._waited_there = self._stream.waited, waited_there

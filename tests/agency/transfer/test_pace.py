@@ -12,7 +12,7 @@ from itertools import pairwise
 import pytest
 import zstandard
 
-from agency.transfer.compression import Choice, Compressor, Pace
+from agency.transfer.compression import Choice, Chooser, Compressor, Pace
 from agency.transfer.ends import UNIT
 from agency.transfer.pace import Bandwidth, Share
 from tests.agency.transfer.ends import MemorySink, MemorySource, transfer
@@ -85,28 +85,25 @@ def looks(choice: Choice, *paces: Pace) -> list[bool]:
 
 def test_a_slow_link_is_compressed_for() -> None:
     """Where both ends wait for the link, the sender compresses, and goes on while they do."""
-    assert looks(Choice(), Pace(100, SLOW_LINK), *[Pace(220, SLOW_LINK)] * 100) == [True] * 101
+    assert looks(Choice(), Pace(100, 100, SLOW_LINK), *[Pace(220, 100, SLOW_LINK)] * 100) == [True] * 101
 
 
 def test_a_slow_processor_is_spared() -> None:
     """Where the processor is what is slow, the sender never begins to compress."""
-    assert not any(looks(Choice(), *[Pace(500, BUSY)] * 100))
+    assert not any(looks(Choice(), *[Pace(500, 500, BUSY)] * 100))
 
 
 def test_compression_that_makes_it_slower_ends() -> None:
     """Where it went faster without compression, the sender stops, and does not try again at once."""
-    assert looks(Choice(), Pace(300, SLOW_LINK), Pace(150, BUSY), *[Pace(300, SLOW_LINK)] * 5) == [
-        True,
-        *[False] * 5,
-        True,
-    ]
+    plain, packed = Pace(300, 300, SLOW_LINK), Pace(150, 70, BUSY)
+    assert looks(Choice(), plain, packed, packed, *[plain] * 17) == [True, True, *[False] * 17, True]
 
 
 def test_what_was_found_out_is_found_out_again_ever_more_rarely() -> None:
     """While compression leaves nothing to wait for, whether the link is still slow is looked at now and then."""
-    choice, off = Choice(True, 100, 0), []
-    for look in range(300):
-        choice = choice.after(Pace(220, BUSY) if choice.on else Pace(100, SLOW_LINK))
+    choice, off = Choice(True), []
+    for look in range(500):
+        choice = choice.after(Pace(220, 90, BUSY) if choice.on else Pace(100, 100, SLOW_LINK))
         if not choice.on:
             off.append(look)
     gaps = [b - a for a, b in pairwise(off)]
@@ -116,9 +113,10 @@ def test_what_was_found_out_is_found_out_again_ever_more_rarely() -> None:
 
 def test_data_that_does_not_shrink_goes_as_it_is() -> None:
     """A sender that compresses looks at each unit: what does not shrink is not compressed, what follows may be."""
-    compressor = Compressor(allowed=True)
+    chooser = Chooser(1, allowed=True)
+    compressor = Compressor(chooser)
     assert compressor.pack(TEXT) is None
-    compressor.choice = Choice(on=True)
+    chooser.choice = Choice(on=True)
     packed = compressor.pack(TEXT)
     assert packed is not None
     assert zstandard.decompress(packed) == TEXT
