@@ -17,6 +17,7 @@ from agency.transfer.ends import UNIT
 from agency.transfer.formats.opening import open_sink, open_source
 from agency.transfer.formats.streams import ImageSink, ImageSource
 from agency.transfer.manifest import Manifest
+from tests.agency.transfer.ends import transfer
 from tests.agency.transfer.formats.copying import copy
 from tests.labs.testbed import RunningCloud, start_cloud
 from vendor_modules.errors import InvalidRequest, Unavailable, VendorError
@@ -64,6 +65,16 @@ async def test_an_image_goes_from_vendor_to_vendor(cloud: RunningCloud, tmp_path
     for at in (0, UNIT):
         assert await asyncio.to_thread(source.read, at, UNIT) == CONTENT[at : at + UNIT]
     await asyncio.to_thread(source.close)
+
+
+async def test_an_image_goes_through_the_engine_with_no_file_between(cloud: RunningCloud) -> None:
+    """Over several streams, whose units the engine brings in order, the image arrives as it was."""
+    source = ImageSource(cloud.module, await uploaded(cloud.module))
+    sink = ImageSink(cloud.module, spec_of(CONTENT), "arrived")
+    sent, _ = (await asyncio.to_thread(transfer, source, sink, 3)).results
+    await asyncio.to_thread(source.close)
+    assert sent.size == len(CONTENT)
+    assert sink.image.digest == spec_of(CONTENT).digest
 
 
 def copy_with_zeros(source: Any, sink: ImageSink) -> None:
