@@ -8,6 +8,7 @@ from functools import lru_cache
 from sys import intern
 from typing import Protocol as Interface
 
+from slixmpp import JID
 from spade.message import Message
 
 from agency.messaging.acl import (
@@ -143,7 +144,7 @@ class Participant:
                 raise Untrusted("wrong-answer", "it accepts another offer than was made here")
             agreement = await self._bidder.accept(acceptance.document)
             said = await self._agreed(conversation, offered, acceptance, agreement)
-            kept, after = [_kept(agreement)], "agreed"
+            kept, after = [self._kept(agreement, conversation)], "agreed"
         except Exception as error:  # noqa: BLE001 - the broker must hear why there is no agreement
             said = saying(Performative.FAILURE, problem_of(error))
         if conversation.asked != asked:
@@ -169,7 +170,7 @@ class Participant:
         """The agreement as it is said; the proofs of how it came about are kept."""
         until = utc_now() + AGREEMENT_LASTS
         said = self._bind(Performative.INFORM, agreement, conversation, until, acceptance.digest)
-        about = {"application": agreement.application, "conversation": conversation.id}
+        about = {"application": self._whose(agreement, conversation), "conversation": conversation.id}
         await self._site.keep(offered, **about)
         await self._site.keep(acceptance, **about)
         await self._speech.keep(said, Agreement, **about)
@@ -181,6 +182,16 @@ class Participant:
         """A document in answer to the one with that digest."""
         return self._speech.bind(performative, document, to=conversation.peer, expires=expires, answers=[to])
 
+    def _kept(self, agreement: Agreement, conversation: Conversation) -> Kept:
+        return Kept(agreement, agreement.id, self._whose(agreement, conversation))
+
+    def _whose(self, agreement: Agreement, conversation: Conversation) -> str:
+        """What it is kept under: an application of this site by its name; another site's, as there may be one of that
+        name here, by ``NAME@SITE``."""
+        site = JID(conversation.peer).domain
+        name = agreement.application
+        return name if site == self._agent.jid.domain else f"{name}@{site}"
+
     async def _reject(self, message: Message, conversation: Conversation) -> None:
         if conversation.state != "agreed":
             await self._let_go(conversation, "rejected", None)
@@ -191,7 +202,7 @@ class Participant:
             said = (await self._conversations.full(conversation)).said
             assert said is not None  # noqa: S101 - an agreement was said
             agreement = self._speech.recall(said, Agreement).document
-            ended.append(_kept(agreement.model_copy(update={"state": "terminated"})))
+            ended.append(self._kept(agreement.model_copy(update={"state": "terminated"}), conversation))
         said = Said(Performative.INFORM, "json", "")
         await self._let_go(conversation, "cancelled", said, ended)
         await self._say(message, said)
@@ -255,7 +266,3 @@ def _deadline(message: Message) -> datetime:
         return datetime.fromisoformat(message.get_metadata("reply-by") or "").astimezone(UTC)
     except (ValueError, OverflowError):
         return utc_now()
-
-
-def _kept(agreement: Agreement) -> Kept:
-    return Kept(agreement, agreement.id, agreement.application)

@@ -136,7 +136,8 @@ class Store:
     # --- documents ---
 
     async def put(self, document: Document, *, id: str, application: str | None = None) -> None:  # noqa: A002
-        """Keep the document under that id, in place of any of its kind."""
+        """Keep the document under that id, in place of any of its kind; then the application that it belongs to
+        stays."""
         async with self.transaction() as session:
             await self.put_in(session, document, id=id, application=application)
 
@@ -339,7 +340,7 @@ class Store:
         """What :meth:`put` does, in a transaction that does more."""
         row = _document_row(document, id, application)
         kept = {"revision": func.coalesce(_own_revision(document), DocumentRow.revision + 1)}
-        await session.execute(self.upserting(DocumentRow, row, keep=("created",), instead=kept), row)
+        await session.execute(self.upserting(DocumentRow, row, keep=("created", "application"), instead=kept), row)
 
 
 class _Opening:

@@ -21,6 +21,7 @@ from agency.relocation import viaduct
 from agency.relocation.workshop import Workshop
 from agency.running import _society
 from agency.strategies import policy
+from agency.trust.proof import collect, verify
 from agency.trust.site import add_site, remove_site
 from descriptors.application import Application
 from descriptors.comparison import Comparison
@@ -118,12 +119,13 @@ async def test_a_vendor_at_the_other_site_wins(two_sites: TwoSites, hurried: Non
 async def test_what_is_won_at_the_other_site_is_deployed_there(two_sites: TwoSites, hurried: None, dbos: None) -> None:
     """With an account at the provider whose agent is at the other site, an application is deployed there under what
     was negotiated with that agent, which has signed it; another one is moved there from here, with its content; and
-    both are destroyed. Nobody has leaked anything, and both sites know which agreements have ended."""
+    both are destroyed. Nobody has leaked anything, and both sites know which agreements have ended. An application of
+    that name at the other site has nothing to do with it."""
     cheap, dear = Cloud(name="cheap", per_hour=Decimal("0.01")), Cloud(name="dear", per_hour=Decimal("0.9"))
     speaker = f"vendor-cheap@{two_sites.b.agents}"
     with in_memory() as here, in_memory() as there:
         async with (
-            agency_at(two_sites.b, there, cheap) as (_, theirs),
+            agency_at(two_sites.b, there, cheap) as (neighbour, theirs),
             agency_at(two_sites.a, here, dear, cheap, cheap=speaker) as (deployer, ours),
         ):
             apart = await submitted(deployer, notebook())
@@ -142,6 +144,12 @@ async def test_what_is_won_at_the_other_site_is_deployed_there(two_sites: TwoSit
             assert len(cheap.published()) == 1
             assert await ours.store.cleanups() == await find_leaks(ours) == []
             assert not dear.held
+
+            theirs_too = await accepted(neighbour, await submitted(neighbour, notebook()), "cheap")
+            await neighbour.request(Request(action="destroy", subject="notes"), Deployment)
+            assert (await theirs.store.get(Agreement, theirs_too.id)).state == "terminated"
+            assert await theirs.store.get(Agreement, agreement.id) == agreement
+            assert {link.document.tag for link in verify(await collect(theirs.store, "notes"), theirs.site.verifier)}
 
             await accepted(deployer, await submitted(deployer, notebook("memo")), "dear")
             await deployer.request(Request(action="deploy", subject="memo"), Deployment)
