@@ -16,7 +16,7 @@ from agency.transfer.formats import qcow2, qemu
 from agency.transfer.formats.disks import Disk, FileDisk, Flat, size_of
 from agency.transfer.formats.files import DeviceSink, DiskSource, Hashing, PartSink
 from agency.transfer.formats.nbd import NbdDisk
-from agency.transfer.formats.parts import Part, check_name
+from agency.transfer.formats.parts import Part, check_name, manifest_beside
 
 FORMATS = ("raw", "qcow2", "vmdk", "vdi", "vhdx", "vpc")
 """What content can be in. A source's may be ``auto`` too."""
@@ -88,6 +88,7 @@ def open_sink(directory: Path, name: str, size: int, format_: str, hashing: Hash
     with ExitStack() as opened:
         part = Part(directory, name, format_)
         opened.callback(part.close)
+        opened.callback(part.keep, None)
         if not part.is_new and not _fits(part, size, format_):
             part.restart()
         if format_ == "raw":
@@ -161,6 +162,8 @@ def _chain(file: int, header: qcow2.Header, path: Path, files: list[int], opened
     backing = (path.parent / header.backing).resolve()
     if backing.parent != path.parent or len(files) == _LONGEST_CHAIN:
         raise _bad_backing("a file outside of its directory" if backing.parent != path.parent else "too many others")
+    if manifest_beside(path).exists():
+        raise _bad_backing("another, and came by a transfer: who sent it must not choose what is read here")
     if header.backing_format not in ("raw", "qcow2"):
         raise _bad_backing(f"an image in the format {header.backing_format!r}")
     below = _open_to_read(backing)

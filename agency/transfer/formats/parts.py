@@ -39,7 +39,7 @@ class Part:
     def __init__(self, directory: Path, name: str, format_: str) -> None:
         """The name has been checked. Errors: ``no-such-directory``, ``not-a-file``, ``transfer-running``."""
         self._directory, self._name, self._format = directory, name, format_
-        self._manifest_file = directory / f".{name}.manifest"
+        self._manifest_file = manifest_beside(directory / name)
         try:
             self._place = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except (FileNotFoundError, NotADirectoryError) as error:
@@ -202,6 +202,11 @@ def _locked_by_others(file: int) -> bool:
     """Whether anybody has the file's records locked, as QEMU has those of a running machine's disk."""
     answer = fcntl.fcntl(file, fcntl.F_OFD_GETLK, _RECORD.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
     return bool(_RECORD.unpack(answer)[0] != fcntl.F_UNLCK)
+
+
+def manifest_beside(path: Path) -> Path:
+    """Where the manifest of a file is that a transfer brought."""
+    return path.parent / f".{path.name}.manifest"
 
 
 def check_name(name: str) -> None:

@@ -33,13 +33,15 @@ def create(file: int, format_: str, size: int, name: str) -> None:
     require("qemu-img")
     options = {"qcow2": ["-o", "preallocation=metadata"], "vpc": ["-o", "force_size=on"]}.get(format_, [])
     order = ["qemu-img", "create", "-q", "-f", format_, *options, path(file), str(size)]
-    made = subprocess.run(order, pass_fds=[file], capture_output=True, text=True, timeout=_PATIENCE, check=False)
-    if made.returncode:
+    try:
+        subprocess.run(order, pass_fds=[file], capture_output=True, text=True, timeout=_PATIENCE, check=True)
+    except subprocess.SubprocessError as error:
+        said = told(error.stderr, [file], name) if isinstance(error, subprocess.CalledProcessError) else "no end"
         raise refuse(
             "image-unusable",
-            f"QEMU cannot make {name} a {format_} image of {size} bytes: {told(made.stderr, [file], name)}",
+            f"QEMU cannot make {name} a {format_} image of {size} bytes: {said}",
             "see that there is room; or transfer it in another format",
-        )
+        ) from error
 
 
 def require(tool: str) -> None:

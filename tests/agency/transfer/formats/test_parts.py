@@ -218,6 +218,7 @@ def test_a_machines_disk_is_not_written_under_it(original: Path, into: Path) -> 
     try:
         with socket.socket(socket.AF_UNIX) as nobody:
             _until(lambda: nobody.connect_ex(f"{into}/socket") == 0)
+            assert nobody.recv(8) == b"NBDMAGIC"  # so it has opened the image
             with pytest.raises(AgencyError) as refused:
                 open_sink(into, "image", SIZE, "qcow2")
             assert refused.value.problem.code == "transfer-running"
@@ -332,6 +333,7 @@ def test_without_the_tools_their_formats_are_refused(
         with pytest.raises(AgencyError) as refused:
             call()
         assert refused.value.problem.code == "tool-missing"
+    assert [file.name for file in into.iterdir()] == ["image.vdi"]
     copy(open_source(original, "raw"), _hashed_first(open_sink(into, "image", SIZE, "raw")))
     assert (into / "image").read_bytes() == original.read_bytes()
 

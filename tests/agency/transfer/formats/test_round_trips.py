@@ -100,6 +100,19 @@ def test_a_difference_to_a_file_elsewhere_is_refused(tmp_path: Path, where: str)
 
 
 @needs_qemu
+def test_a_difference_that_came_by_a_transfer_is_refused(tmp_path: Path) -> None:
+    """Who sent us a file that is a qcow2 within cannot have another's image read from the directory that it is in."""
+    sparse_file(tmp_path / "secret", MIB)
+    qemu_img("create", "-f", "qcow2", "-b", "secret", "-F", "raw", tmp_path / "theirs")
+    size = (tmp_path / "theirs").stat().st_size
+    copy(open_source(tmp_path / "theirs", "raw"), open_sink(tmp_path, "arrived", size, "raw"))
+    for format_ in ("qcow2", "auto"):
+        with pytest.raises(AgencyError) as refused:
+            open_source(tmp_path / "arrived", format_)
+        assert refused.value.problem.code == "image-unsupported"
+
+
+@needs_qemu
 @pytest.mark.parametrize("format_", [each for each in FORMATS if each != "raw"])
 def test_a_format_is_seen_by_its_content_and_only_if_asked(tmp_path: Path, format_: str) -> None:
     """``auto`` knows an image by its first bytes; said to be raw, it is bytes like any other."""
