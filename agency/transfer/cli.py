@@ -112,7 +112,7 @@ def serve(
     root: Annotated[Path, typer.Option(metavar="DIR", help="The files that tokens can be issued for are below it.")],
     listen: Annotated[str, typer.Option(metavar="HOST:PORT", help="Where the control channel is.")] = "127.0.0.1:7443",
     data: Annotated[int, typer.Option(min=0, max=65535, help="Port for content; 0 takes a free one.")] = 7444,
-    transfers: Annotated[int, typer.Option(min=1, max=64, help="Most transfers at once.")] = 4,
+    transfers: Annotated[int, typer.Option(min=1, max=12, help="Most transfers at once.")] = 4,
     limit: Rate = None,
     compress: Compress = True,
     state: State = None,

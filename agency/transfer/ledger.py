@@ -1,8 +1,8 @@
 """What a proxy has issued tokens for, and what came of each: its transfers. A token's meaning is here and nowhere else.
 
-Of the token itself only a hash is kept. A token is good for one transfer, with one peer, until it expires: while that
-transfer is under way nobody can begin another with it; what broke off, the same peer can go on with; when it is
-complete, or cancelled, the token is worth nothing. All this outlasts the process.
+Of the token itself only a hash is kept. A token is good for one transfer, with one peer, until it expires: what broke
+off, the same peer can go on with; when the transfer is complete, or cancelled, the token is worth nothing. All this
+outlasts the process.
 """
 
 from __future__ import annotations
@@ -146,16 +146,14 @@ class Ledger:
 
     def get(self, id_: str) -> Transfer:
         """The transfer with that id."""
-        found = next((each for each in self.all() if each.id == id_), None)
-        if found is None:
+        found = self._select("WHERE id = ?", id_)
+        if not found:
             raise refuse("not-found", f"there is no transfer {id_[:80]!r}", "see `agency transfer list`")
-        return found
+        return found[0]
 
     def all(self) -> list[Transfer]:
         """All of them, the newest last."""
-        with self._lock:
-            rows = self._database.execute(f"SELECT {', '.join(_COLUMNS)} FROM transfers ORDER BY rowid")  # noqa: S608
-            return [_transfer(row) for row in rows.fetchall()]
+        return self._select("ORDER BY rowid")
 
     def begin(self, token: bytes) -> Transfer:
         """The transfer begins, or goes on: from now on nobody else can do so. Refused when it cannot."""
@@ -182,6 +180,11 @@ class Ledger:
                 (*map(_plain, values.values()), id_),
             )
         return self.get(id_)
+
+    def _select(self, which: str, *values: str) -> list[Transfer]:
+        with self._lock:
+            rows = self._database.execute(f"SELECT {', '.join(_COLUMNS)} FROM transfers {which}", values)  # noqa: S608
+            return [_transfer(row) for row in rows.fetchall()]
 
     def close(self) -> None:
         """Let go of the file."""

@@ -90,6 +90,11 @@ class Called:
         self._agreed = False
         self._streams = [each.stream for each in sorted(hellos, key=lambda each: each.number)]
 
+    @property
+    def streams(self) -> int:
+        """How many there are."""
+        return len(self._streams)
+
     def size(self) -> int:
         """Of the other's content."""
         return self._size

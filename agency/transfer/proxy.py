@@ -34,6 +34,8 @@ from descriptors.messages import Problem
 
 MAX_UNKNOWN = 64
 """Connections that have not yet said what they are for."""
+MAX_STREAMS = 12
+"""Of all transfers together: each takes up to 3 MiB of memory."""
 _PLACE = re.compile(r"/proc/\d+/fd/\d+\S*")
 
 log = structlog.get_logger("agency.transfer")
@@ -54,6 +56,7 @@ class Limits:
 class _Job:
     """A transfer under way."""
 
+    streams: int
     progress: Progress | None = None
     cancelled: threading.Event = field(default_factory=threading.Event)
 
@@ -79,7 +82,6 @@ class Proxy:
         self._ledger = Ledger(self._scratch)
         self._limits = limits
         self._bandwidth = None if limits.rate is None else Bandwidth(limits.rate)
-        self._slots = threading.BoundedSemaphore(limits.transfers)
         self._unknown = threading.BoundedSemaphore(MAX_UNKNOWN)
         self._lock = threading.Lock()
         self._jobs: dict[str, _Job] = {}
@@ -127,7 +129,7 @@ class Proxy:
     def start(self, token: bytes, address: tuple[str, int], theirs: bytes, streams: int) -> Transfer:
         """Begin the transfer that the token means, by connecting to the proxy at that address (its host and data port)
         with the token that it has issued."""
-        transfer, job = self._begin(token)
+        transfer, job = self._begin(token, streams)
         calling = Calling(address, theirs, self.calling, streams, lambda peer: _check_peer(transfer, peer))
         threading.Thread(target=self._run, args=(transfer, job, calling), daemon=True).start()
         return transfer
@@ -233,7 +235,8 @@ class Proxy:
 
     def _answer(self, token: bytes, called: Called) -> None:
         try:
-            transfer, job = self._begin(token)
+            self._break_off(self._ledger.find(token).id)
+            transfer, job = self._begin(token, called.streams)
         except AgencyError as error:
             with closing(called):
                 called.refuse(error.problem)
@@ -242,17 +245,22 @@ class Proxy:
 
     # --- a transfer ---
 
-    def _begin(self, token: bytes) -> tuple[Transfer, _Job]:
-        """Take a slot, and the token."""
-        if not self._slots.acquire(blocking=False):
-            raise _busy(f"has {self._limits.transfers} transfers under way, and takes no more,")
-        try:
-            with self._lock:
-                transfer = self._ledger.begin(token)
-                job = self._jobs[transfer.id] = _Job()
-        except BaseException:
-            self._slots.release()
-            raise
+    def _break_off(self, id_: str) -> None:
+        """End an attempt whose peer has come again: it has noticed before us that the link is gone."""
+        if job := self._jobs.get(id_):
+            job.cancelled.set()
+            end = time.monotonic() + PATIENCE
+            while id_ in self._jobs and time.monotonic() < end:
+                time.sleep(0.05)
+
+    def _begin(self, token: bytes, streams: int) -> tuple[Transfer, _Job]:
+        """Take the token, if there is room for another transfer of so many streams."""
+        with self._lock:
+            taken = sum(job.streams for job in self._jobs.values())
+            if len(self._jobs) >= self._limits.transfers or taken + streams > MAX_STREAMS:
+                raise _busy(f"has {len(self._jobs)} transfers with {taken} streams under way, and takes no more,")
+            transfer = self._ledger.begin(token)
+            job = self._jobs[transfer.id] = _Job(streams)
         return transfer, job
 
     def _run(self, transfer: Transfer, job: _Job, meeting: Meeting) -> None:
@@ -286,7 +294,6 @@ class Proxy:
                 outcome["state"] = State.CANCELLED
             self._ledger.change(transfer.id, finished=utc_now(), **outcome)
             del self._jobs[transfer.id]
-        self._slots.release()
         log.info("transfer ends", id=transfer.id, state=outcome["state"], problem=outcome.get("problem"))
 
 

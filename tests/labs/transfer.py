@@ -105,9 +105,9 @@ def calling(site: Site, port: int, token: bytes, streams: int = 2) -> Calling:
     return Calling(("127.0.0.1", port), token, identity.calling(site.state), streams)
 
 
-def push(site: Site, port: int, token: bytes, file: Path, **terms: Any) -> tuple[Result, str]:
+def push(site: Site, port: int, token: bytes, file: Path, streams: int = 2, **terms: Any) -> tuple[Result, str]:
     """Send that file."""
-    with closing(calling(site, port, token)) as meeting:
+    with closing(calling(site, port, token, streams)) as meeting:
         end = End("read", file.parent, file.name, "raw")
         return send_content(end, meeting, Terms(scratch=file.parent, **terms))
 
@@ -139,10 +139,10 @@ def serve(site: Site, port: int) -> None:
         threading.Event().wait()
 
 
-def push_slowly(site: Site, port: int, token: bytes, file: Path, rate: float) -> None:
+def push_slowly(site: Site, port: int, token: bytes, file: Path, rate: float, streams: int = 2) -> None:
     """Send that file, for :class:`Killable`."""
     logs.configure(None)
-    push(site, port, token, file, bandwidth=Bandwidth(rate))
+    push(site, port, token, file, streams, bandwidth=Bandwidth(rate))
 
 
 class Cuttable:

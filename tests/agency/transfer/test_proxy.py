@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import socket
 import subprocess
 import threading
@@ -293,6 +294,29 @@ def answers(port: int) -> bool:
     except OSError:
         return False
     return True
+
+
+def test_who_comes_again_takes_over(sites: tuple[Site, Site], disk: Path) -> None:
+    """A peer whose link went away without a word comes again before the proxy has noticed: it goes on at once."""
+    here, there = sites
+    token = there.token("write", "disk.img", here.proxy)
+    with running(there) as (other, port), Killable(push_slowly, here, port, token, disk, 1 * MIB) as lost:
+        until(lambda: (now := other.progress(there.transfer(token).id)) and now.done)
+        assert lost.process.pid
+        os.kill(lost.process.pid, signal.SIGSTOP)
+        result, _ = push(here, port, token, disk)
+        assert result.same > 0
+    assert (there.root / "disk.img").read_bytes() == disk.read_bytes()
+
+
+def test_no_more_streams_than_there_is_memory_for(sites: tuple[Site, Site], disk: Path) -> None:
+    """A transfer whose streams would be too many, with those of the others, is refused for the moment."""
+    here, there = sites
+    first, second = there.token("write", "1.img", here.proxy), there.token("write", "2.img", here.proxy)
+    with running(there) as (_, port), Killable(push_slowly, here, port, first, disk, 1 * MIB, 8):
+        until(lambda: there.transfer(first).state is State.RUNNING)
+        with refused("busy"), closing(calling(here, port, second, 8)) as meeting:
+            meeting.open(1)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")
