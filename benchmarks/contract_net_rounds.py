@@ -29,6 +29,7 @@ from agency.messaging.links import Link
 from agency.messaging.links.client import client_link
 from agency.messaging.links.component import component_link
 from agency.messaging.links.in_process import InProcessLink
+from agency.running import settle
 from agency.settings import DOMAIN
 from agency.trust.keys import SiteKey, TrustedKeys
 from agency.trust.replays import Replays
@@ -162,6 +163,7 @@ async def over_xmpp(count: int, rounds: int, *, peer: bool) -> list[Row]:
         component = component_link(server.agents, *server.component, SecretStr(server.secret))
         async with component as link, _calling(link, site, names) as calling:
             await calling.round()
+            settle()  # as an agency that has started does; the floor, in the same process, has as much of it
             words = calling.words
             answer = "x" * (len(words[1]) - 128)
             bare = Child(module, kind="bare", port=ports[DOMAINS[2]], answer=answer, **told)

@@ -255,10 +255,15 @@ class Initiator:
                 return jid
         raise refuse("not-offered", f"{offer.vendor} never made this offer, or not of late", "ask for new offers")
 
-    def _offered(self, conversation: Conversation) -> str:
-        if conversation.state == "agreed":
-            return self._agreement_in(conversation).offer
-        return self._offer_in(conversation).id
+    def _offered(self, conversation: Conversation) -> str | None:
+        """The id of what was offered; None if it is not believed: what one vendor said must not be in others' way."""
+        try:
+            if conversation.state == "agreed":
+                return self._agreement_in(conversation).offer
+            return self._offer_in(conversation).id
+        except Untrusted as error:
+            self._agent.log.warning("offer not believed", peer=conversation.peer, reason=str(error))
+            return None
 
     # --- settling ---
 
@@ -600,7 +605,7 @@ def read(message: Message, speech: Speech, answering: str) -> Answer:
     try:
         performative = performative_of(message)
         if performative is Performative.PROPOSE:
-            return speech.believe(message, Offer, answering).document
+            return speech.believe(message, Offer, answering, binding=False).document  # :meth:`Initiator.accept` recalls
         if performative is Performative.REFUSE:
             return content_of(message, Refusal)
         return _reason(content_of(message, Problem))

@@ -33,8 +33,11 @@ class Speech:
         token = self._signer.sign(document, audience=to, expires=expires, answers=answers)
         return Said(performative, "jose", token)
 
-    def believe(self, message: Message, expect: type[D], answering: str | None = None) -> Signed[D]:
-        """What the message's sender binds itself to, in answer to the document of that digest.
+    def believe(
+        self, message: Message, expect: type[D], answering: str | None = None, *, binding: bool = True
+    ) -> Signed[D]:
+        """What the message's sender binds itself to, in answer to the document of that digest. ``binding=False``:
+        before anything rests on it, it is read once more, by :meth:`recall` or :meth:`keep`.
 
         :class:`~agency.trust.untrusted.Untrusted` says why it is not believed; :class:`NotUnderstood` where it is not
         signed at all."""
@@ -44,7 +47,7 @@ class Speech:
         sender, thread = message.sender.bare, message.thread or ""
         return self._site.verifier.verify(
             said.body, expect, audience=self._jid, sender=sender, conversation=thread, now=utc_now(),
-            answering=answering,
+            answering=answering, binding=binding,
         )  # fmt: skip
 
     def recall(self, said: Said, expect: type[D]) -> Signed[D]:

@@ -145,15 +145,19 @@ class Verifier:
         conversation: str,
         now: datetime,
         answering: str | None = None,
+        binding: bool = True,
     ) -> Signed[D]:
         """The document in the token, if ``sender`` signed it for ``audience``, it can be acted on now, and it answers
         the document whose digest is ``answering``, if one is given.
 
         A token is good for one conversation. When it comes again in the same one, :attr:`Signed.repeated` says so;
         anywhere else it is refused. :class:`Untrusted` says why; each refusal is logged, and none is remembered.
+
+        ``binding=False``: one of many of which few will count, so that the payload is the document's canonical form is
+        for :meth:`read` to see, before anything rests on it.
         """
         try:
-            signed, certificate = self._read(token, (expect,))
+            signed, certificate = self._read(token, (expect,), binding)
             _check_addressed(signed, audience, sender)
             if answering is not None and answering not in signed.answers:
                 raise Untrusted("wrong-answer", "it does not answer what it was sent in answer to")
@@ -181,7 +185,7 @@ class Verifier:
         it was for and however long ago: for proofs. :class:`Untrusted` otherwise."""
         return self._read(token, expect)[0]
 
-    def _read(self, token: str, expect: tuple[type[D], ...]) -> tuple[Signed[D], Certificate]:
+    def _read(self, token: str, expect: tuple[type[D], ...], binding: bool = True) -> tuple[Signed[D], Certificate]:
         opened = jws.open_token(token, _HEADER)
         header = opened.header
         _check_header(opened)
@@ -193,7 +197,7 @@ class Verifier:
         if not certificate.issued <= header["iat"] < certificate.expires:
             raise Untrusted("expired", "it was signed when its signer's certificate was not valid")
         signed = Signed(
-            document=_document(opened, expect),
+            document=_document(opened, expect, binding),
             token=token,
             issuer=certificate.agent,
             site=certificate.site,
@@ -232,12 +236,12 @@ def _check_header(opened: jws.Opened) -> None:
         raise Untrusted("malformed", f"prev must be at most {MAX_ANSWERED} digests")
 
 
-def _document(opened: jws.Opened, expect: tuple[type[D], ...]) -> D:
+def _document(opened: jws.Opened, expect: tuple[type[D], ...], binding: bool) -> D:
     kind = next((each for each in expect if each.tag == opened.header["typ"]), None)
     if kind is None:
         raise Untrusted("wrong-document", f"it is no {' or '.join(each.tag for each in expect)}")
     try:
-        return load_canonical(opened.payload, kind, name=f"signed {kind.tag}")
+        return load_canonical(opened.payload, kind, name=f"signed {kind.tag}", compared=binding)
     except DocumentError as error:
         raise Untrusted("malformed", f"its payload is no {kind.tag}: {str(error)[:500]}") from None
 

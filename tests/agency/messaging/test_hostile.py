@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
 from dataclasses import dataclass, field
 from datetime import timedelta
 from decimal import Decimal
@@ -20,6 +21,7 @@ from agency.messaging.contract_net import Initiator
 from agency.messaging.conversations import Conversations
 from agency.problems import AgencyError
 from agency.store.store import Store
+from agency.trust import jws
 from agency.trust.keys import SiteKey
 from agency.trust.signing import Signer
 from agency.trust.site import Site
@@ -73,6 +75,13 @@ class Rogue:
             return self.signer.sign(document, audience=to, expires=until, answers=["blake3:" + "0" * 64])
         if how == "unsigned":
             return payload
+        if how == "not-canonical":  # signed, and with another digest than the document that it holds
+            text = base64.urlsafe_b64decode(payload + "===").replace(b'","', b'", "')
+            named = json.loads(base64.urlsafe_b64decode(header + "==="))
+            assert self.signer._identity is not None
+            return jws.sign(
+                {key: value for key, value in named.items() if key != "alg"}, text, self.signer._identity.key
+            )
         return self.seen[0]  # replayed
 
 
@@ -165,6 +174,18 @@ async def test_offers_of_a_hostile_vendor(market: Market, how: str) -> None:
         answers = await market.round()
     assert answers[ROGUE].code == WAYS[how]
     assert refusals(logs) == [(BROKER, ROGUE, WAYS[how])]
+    assert (await market.broker.accept(answers[HONEST], HONEST)).provider == "honest"
+
+
+async def test_an_offer_that_is_not_canonical(market: Market) -> None:
+    """It may be weighed, and is never accepted, as its digest is not that of what it says; others' offers can be."""
+    answering(market.rogue, "not-canonical")
+    answers = await market.round()
+    assert isinstance(answers[ROGUE], Offer)
+    with pytest.raises(AgencyError) as caught:
+        await market.broker.accept(answers[ROGUE], ROGUE)
+    assert caught.value.problem.code == "malformed"
+    assert await market.broker.bidder(answers[HONEST]) == HONEST
     assert (await market.broker.accept(answers[HONEST], HONEST)).provider == "honest"
 
 
