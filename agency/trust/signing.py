@@ -236,7 +236,7 @@ def _check_header(opened: jws.Opened) -> None:
         raise Untrusted("malformed", f"prev must be at most {MAX_ANSWERED} digests")
 
 
-def _document(opened: jws.Opened, expect: tuple[type[D], ...], binding: bool) -> D:
+def _document(opened: jws.Opened, expect: tuple[type[D], ...], binding: bool = True) -> D:
     kind = next((each for each in expect if each.tag == opened.header["typ"]), None)
     if kind is None:
         raise Untrusted("wrong-document", f"it is no {' or '.join(each.tag for each in expect)}")
