@@ -3,9 +3,9 @@
 ``python -m benchmarks.contract_net_soak [--seconds 600] [--vendors 10] [--json]``
 
 The broker is in this process, on the component link, with a store; each vendor is a process, a site and a component of
-its own (:mod:`benchmarks.contract_net_soak_vendors`), killed by SIGKILL and started anew. Once a second the best offer
-of the latest round is accepted, often just while its vendor is killed, and often the second best as well, which must
-not lead to a second agreement.
+its own (:mod:`benchmarks.contract_net_soak_vendors`), killed by SIGKILL and started anew. Once a second the best
+offers of the latest rounds are accepted, often just while their vendor is killed, and often the second best as well,
+which must not lead to a second agreement.
 
 What must hold is looked at in the end, on both sides' stores (:mod:`benchmarks.contract_net_soak_audit`). Exit status
 1: something did not hold; the report says what, in ``broken``.
@@ -77,7 +77,8 @@ class Run:
     nursery: Child
     server: Any
     trial: Trial = field(default_factory=Trial)
-    latest: tuple[CallForProposals, dict[str, Heard]] | None = None
+    latest: list[tuple[CallForProposals, dict[str, Heard]]] = field(default_factory=list)
+    """Rounds that are over, and of which nothing has been accepted yet."""
     down: set[int] = field(default_factory=set)
     over: bool = False
     _ordering: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -107,36 +108,35 @@ class Run:
         try:
             async with self.net.calling(call, self.vendors):
                 heard = await self.net.ask(call.id, dict.fromkeys(self.vendors, call), call.reply_by)
+                trial.ended(call, began, heard, self.vendors)
                 await self.net.stand(call.id, heard)
         except Exception as error:  # noqa: BLE001 - it is told in the report
             trial.lost.append(f"{call.id}: {error!r}")
-            return
-        trial.ended(call, began, heard, self.vendors)
-        self.latest = call, heard
+        else:
+            trial.stood(call)
+            self.latest = [*self.latest[1 - AT_ONCE :], (call, heard)]
 
     # --- acceptances, and vendors killed ---
 
     async def strike(self, seconds: float, strand: asyncio.TaskGroup) -> None:
-        """Once a second accept something, and kill a vendor: now and then the very one that is to agree."""
+        """Once a second accept offers, and kill a vendor: now and then one that is just to agree."""
         until = time.monotonic() + seconds
         while (left := until - time.monotonic()) > 0:
             await asyncio.sleep(min(1.0, left))
-            best = self._best()
-            for offer, jid in best[: random.choice((1, 2))]:  # noqa: S311
-                strand.create_task(self._accept(offer, jid))
+            accepted, self.latest = [self._best(*each) for each in self.latest], []
+            for best in accepted:
+                for offer, jid in best[: random.choice((1, 2))]:  # noqa: S311
+                    strand.create_task(self._accept(offer, jid))
             await asyncio.sleep(random.uniform(0, 0.05))  # noqa: S311
-            aimed = [self.vendors.index(jid) for _, jid in best[:1]] if random.random() < 0.5 else []  # noqa: S311
             able = [number for number in range(STEADY, len(self.vendors)) if number not in self.down]
-            victims = [number for number in aimed if number in able] or able
+            aimed = [number for best in accepted for _, jid in best[:1] if (number := self.vendors.index(jid)) in able]
+            victims = aimed if aimed and random.random() < 0.5 else able  # noqa: S311
             if victims:
                 strand.create_task(self._kill(random.choice(victims)))  # noqa: S311
         self.over = True
 
-    def _best(self) -> list[tuple[Offer, str]]:
-        """The best offers of the latest round, which is taken."""
-        if self.latest is None:
-            return []
-        (call, heard), self.latest = self.latest, None
+    def _best(self, call: CallForProposals, heard: dict[str, Heard]) -> list[tuple[Offer, str]]:
+        """The offers that qualify, best first, with the vendors' JIDs."""
         answers = dict(zip(self.names, (heard[jid].answer for jid in self.vendors), strict=True))
         offers = [row.offer for row in compare(call, answers, utc_now()).rows if row.offer]
         return [(offer, self.vendors[self.names.index(offer.vendor)]) for offer in offers]

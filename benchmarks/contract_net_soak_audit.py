@@ -50,6 +50,9 @@ class Trial:
     answers: Counter[str] = field(default_factory=Counter)
     """Offers, and the codes of reasons why there was none."""
     longest_overrun: float = -math.inf
+    """Seconds after its deadline at which a round was over."""
+    longest_kept: float = -math.inf
+    """Seconds after its deadline at which a round's offers were in the store, which takes as long as the disk does."""
     lost: list[str] = field(default_factory=list)
     """Rounds that failed, that left out a vendor, or in which one made no offer although it was there all the time."""
     outages: list[list[float]] = field(default_factory=list)
@@ -78,12 +81,17 @@ class Trial:
             if not disturbed and not isinstance(heard[jid].answer, Offer):
                 self.lost.append(f"{call.id}: {jid} was there, and made no offer: {heard[jid].answer}")
 
+    def stood(self, call: CallForProposals) -> None:
+        """The round's offers are kept."""
+        self.longest_kept = max(self.longest_kept, (utc_now() - call.reply_by).total_seconds())
+
     def report(self) -> dict[str, Any]:
         """In JSON's types."""
         return {
             "rounds": self.finished,
             "answers": dict(self.answers),
             "longest_overrun_seconds": round(self.longest_overrun, 2),
+            "longest_until_kept_seconds": round(self.longest_kept, 2),
             "late_answers": self.late_answers,
             "vendors_killed": self.kills,
             "server_outages_seconds": [round(until - since, 1) for since, until in self.outages],

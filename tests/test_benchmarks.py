@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from agency.servers.setting_up import Kind
+from tests.labs.xmpp import skip_unless_installed
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -36,6 +39,7 @@ def test_benchmarks_print_figures_as_json() -> None:
 def test_a_contract_net_is_measured_in_all_ways() -> None:
     """`python -m benchmarks.contract_net` measures agents in process and on each link, bare components and stock SPADE
     agents over the same ejabberd, with the processor time of each process; the ratio to the floor is at the top."""
+    skip_unless_installed(Kind.EJABBERD)
     command = [sys.executable, "-m", "benchmarks.contract_net", "--json", "--sizes", "10", "--rounds", "3"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr

@@ -184,11 +184,7 @@ class Initiator:
         messages = _cfps(call, wanted, reply_by, number)
         round_ = _Round(reply_with(Performative.CFP, number), wanted, self._missed, self._speech, self._unawaited)
         async with repeating(self._agent, call, round_.on_message, lambda: map(messages.get, round_.unanswered())):
-            for jid, message in messages.items():
-                try:
-                    await self._agent.send(message)
-                except AgencyError as error:
-                    round_.settle(jid, _reason(error.problem))
+            await self._say(messages, round_, reply_by)
             await round_.over(reply_by)
         silent = set(round_.unanswered())
         self._missed = (self._missed | silent) - round_.heard.keys()
@@ -197,6 +193,16 @@ class Initiator:
             if len(self._overdue) > OVERDUE_ROUNDS:
                 self._overdue.popitem(last=False)
         return round_.result()
+
+    async def _say(self, messages: Mapping[str, Message], round_: _Round, reply_by: datetime) -> None:
+        """Send them, by JID; no longer than until that moment, should the server take nothing any more."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout((reply_by - utc_now()).total_seconds()):
+                for jid, message in messages.items():
+                    try:
+                        await self._agent.send(message)
+                    except AgencyError as error:
+                        round_.settle(jid, _reason(error.problem))
 
     async def stand(self, call: str, heard: Mapping[str, Heard]) -> None:
         """Keep the offers (by JID) as the ones that may be accepted."""
@@ -336,8 +342,7 @@ class Initiator:
         mine = known.get(jid)
         if mine is None or mine.heard is None or mine.state == "cancelled" or self._offer_in(mine) != offer:
             raise refuse("not-offered", f"{jid} never made this offer, or not of late", "ask for new offers")
-        if offer.expires <= utc_now():
-            raise refuse("expired", f"offer {offer.id} expired at {offer.expires:%H:%M:%S %Z}", "ask for new offers")
+        _check_not_expired(offer)
         mine.asked = Asked(1, mine.asked.number + 1) if mine.asked.rank == 1 else _ACCEPTANCE
         mine.state, mine.said = "accepting", await self._acceptance(offer, mine, delegation)
         await self._conversations.keep([mine])
@@ -352,6 +357,7 @@ class Initiator:
         offered = await self._speech.keep(conversation.heard, Offer, **about)
         if delegation is not None:
             await self._site.keep(delegation, **about)
+        _check_not_expired(offer)  # once more: on a busy machine that took a while
         acceptance = Acceptance(
             id=new_id("acceptance"), application=offer.application, call=offer.call, offer=offer.id,
             offer_digest=offered.digest, accepted=utc_now(),
@@ -619,6 +625,11 @@ def read(message: Message, speech: Speech, answering: str) -> Answer:
 
 def _reason(problem: Problem) -> Reason:
     return Reason(code=problem.code, message=problem.message[:1024])
+
+
+def _check_not_expired(offer: Offer) -> None:
+    if offer.expires <= utc_now():
+        raise refuse("expired", f"offer {offer.id} expired at {offer.expires:%H:%M:%S %Z}", "ask for new offers")
 
 
 def _settling_elsewhere(peer: str) -> AgencyError:

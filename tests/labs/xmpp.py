@@ -93,7 +93,8 @@ def _run(work):  # type: ignore[no-untyped-def]
         return pool.submit(asyncio.run, work).result()
 
 
-def _skip_unless_installed(kind: Kind) -> None:
+def skip_unless_installed(kind: Kind) -> None:
+    """Skip the test where that server is not installed."""
     try:
         check_installed(kind)
     except AgencyError as error:
@@ -114,7 +115,7 @@ def server_set_up(
     """A server that is set up, and not started. ``authority`` certifies it and is whom it believes; by default one of
     its own. ``names`` is told where it is, and asked where others are; by default it finds nobody. It is stopped, and
     its directory removed, when the block ends."""
-    _skip_unless_installed(Kind(kind))
+    skip_unless_installed(Kind(kind))
     if names is None:
         with (
             name_server() as names,

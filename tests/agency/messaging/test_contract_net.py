@@ -147,6 +147,7 @@ class Net:
     hire: Hire
     site: Site
     conversations: Conversations
+    agent: RoleAgent
     broker: Initiator
     late: list[Message]
 
@@ -188,7 +189,8 @@ async def until(holds: Callable[[], bool]) -> None:
 async def net(store: Store, site: Site, hire: Hire) -> Net:  # agents stop before their store closes
     """A broker on a real store."""
     conversations, late = Conversations(store), []
-    return Net(hire, site, conversations, Initiator(await hire("broker"), site, conversations, late.append), late)
+    agent = await hire("broker")
+    return Net(hire, site, conversations, agent, Initiator(agent, site, conversations, late.append), late)
 
 
 def proposing(vendor: str, after: float = 0) -> Propose:
@@ -245,6 +247,36 @@ async def test_a_silent_vendor_costs_no_more_than_the_deadline(net: Net) -> None
     assert isinstance(answers["alpha"], Offer)
     assert isinstance(answers["mute"], Reason)
     assert answers["mute"].code == "no-answer"
+
+
+async def test_a_link_that_takes_nothing_holds_up_no_round(net: Net, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that hangs, with the connection open, costs no more than the deadline; all have a reason then."""
+
+    async def never(_: Message) -> None:
+        await asyncio.Event().wait()
+
+    vendors = {await net.bidder(f"v{n}", proposing(f"v{n}")): f"v{n}" for n in range(3)}
+    monkeypatch.setattr(net.agent.link, "send", never)
+    async with asyncio.timeout(10):
+        answers = await net.ask(call(seconds=0.3), vendors)
+    assert [found.code for found in answers.values()] == ["no-answer"] * 3
+
+
+async def test_an_offer_that_expires_while_it_is_being_accepted(net: Net, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store so slow that the offer expires before the acceptance is written: refused as expired, and not said."""
+    vendors = {await net.bidder("va", proposing("alpha")): "alpha"}
+    offer = (await net.ask(call(), vendors))["alpha"]
+    keep = net.site.keep
+
+    async def slowly(signed: Any, **about: str) -> None:
+        await keep(signed, **about)
+        monkeypatch.setattr(contract_net, "utc_now", lambda: offer.expires)
+
+    monkeypatch.setattr(net.site, "keep", slowly)
+    with pytest.raises(AgencyError) as error:
+        await net.broker.accept(offer, "va@test")
+    assert error.value.problem.code == "expired"
+    assert (await net.conversations.find("broker@test", offer.call))["va@test"].state == "offered"
 
 
 async def test_a_call_whose_deadline_has_passed_ends_at_once(net: Net) -> None:
