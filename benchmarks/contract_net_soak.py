@@ -193,7 +193,7 @@ async def soak(seconds: float, vendors: int, restarts: int, offers_last: int) ->
                 await run.strike(seconds, strand)
             watching.cancel()
             run.trial.stuck = await _settled(run, table)
-            await asyncio.sleep(offers_last)
+            await asyncio.sleep(max(offers_last, REPLY_WITHIN.total_seconds()))  # so that all offers, and calls, expire
             run.nursery.end()
             states = {jid_of(number): state_of(folder, number) for number in range(vendors)}
             found = [*run.trial.broken(), *memory.broken(seconds), *errors_logged(folder)]
