@@ -10,6 +10,8 @@ from agency.problems import refuse
 from agency.transfer.ends import UNIT, Source
 from agency.transfer.manifest import Manifest
 
+_LONGEST_RUN = 1024
+"""Units of a hole that are dealt with at once: making a gigabyte of zeros is soon done anywhere."""
 _MOST_PLACES = 1 << 20
 """Blocks that are remembered: 64 GiB of content, in 8 MiB of memory."""
 
@@ -25,7 +27,6 @@ class Run:
 
 def plan(source: Source) -> Iterator[Run]:
     """All units, in order."""
-    units = -(-source.size // UNIT)
     at = 0
     for offset, length in source.extents():
         if offset < 0 or length < 0 or offset + length > source.size:
@@ -33,13 +34,15 @@ def plan(source: Source) -> Iterator[Run]:
         if not length:
             continue
         first, end = max(at, offset // UNIT), -(-(offset + length) // UNIT)
-        if first > at and end > first:
-            yield Run(at, first - at, hole=True)
-        for unit in range(first, end):
-            yield Run(unit, 1, hole=False)
+        yield from _hole(at, first if first < end else at)
+        yield from (Run(unit, 1, hole=False) for unit in range(first, end))
         at = max(at, end)
-    if at < units:
-        yield Run(at, units - at, hole=True)
+    yield from _hole(at, -(-source.size // UNIT))
+
+
+def _hole(at: int, end: int) -> Iterator[Run]:
+    for first in range(at, end, _LONGEST_RUN):
+        yield Run(first, min(_LONGEST_RUN, end - first), hole=True)
 
 
 class Places:

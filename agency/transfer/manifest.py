@@ -83,10 +83,15 @@ class Manifest:
     def unit(self, unit: int) -> list[bytes]:
         """The digests of the unit's blocks: sixteen, fewer in the last one."""
         first = unit * UNIT_BLOCKS
-        count = min(UNIT_BLOCKS, self.blocks - first)
+        return list(self.some(first, min(UNIT_BLOCKS, self.blocks - first)))
+
+    def some(self, first: int, count: int) -> Iterator[bytes]:
+        """The digests of that many blocks, read 1 MiB at a time."""
         self._within(first, count)
-        found = os.pread(self._file.fileno(), count * DIGEST, first * DIGEST)
-        return [found[at : at + DIGEST] for at in range(0, len(found), DIGEST)]
+        for begin in range(first, first + count, _CHUNK):
+            length = min(_CHUNK, first + count - begin) * DIGEST
+            found = os.pread(self._file.fileno(), length, begin * DIGEST)
+            yield from (found[at : at + DIGEST] for at in range(0, length, DIGEST))
 
     def set_unit(self, unit: int, values: list[bytes]) -> None:
         """These are the digests of the unit's blocks."""

@@ -181,14 +181,11 @@ class _Receiving:
         if self.sink.sequential:
             yield first, count
         elif not self.blank:
-            start = first
-            for block in range(first, first + count):
-                if self.manifest.get(block) == ZERO:
-                    if start < block:
-                        yield start, block - start
-                    start = block + 1
-            if start < first + count:
-                yield start, first + count - start
+            known = (each == ZERO for each in self.manifest.some(first, count))
+            for is_zero, group in groupby(enumerate(known, first), lambda each: each[1]):
+                blocks = [block for block, _ in group]
+                if not is_zero:
+                    yield blocks[0], len(blocks)
 
 
 _Piece = tuple[int, int, memoryview | bytes | None]
@@ -225,7 +222,7 @@ class _Hand:
         count = min(units * UNIT_BLOCKS, self._manifest.blocks - first)
         length = min(units * UNIT, self._sink.size - frame.unit * UNIT)
         if frame.flags:
-            if any(UNKNOWN in self._manifest.unit(each) for each in range(frame.unit, frame.unit + units)):
+            if UNKNOWN in self._manifest.some(first, count):
                 raise bad_peer("takes for known what is not")
             self._tally.same += length
             return

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agency.certificates import certify, new_authority
+from agency.transfer.blocks import plan
 from agency.transfer.ends import BLOCK, UNIT
 from agency.transfer.manifest import Manifest
 from tests.agency.transfer.ends import MemorySink, MemorySource, transfer
@@ -80,6 +81,32 @@ def test_ends_in_order_are_served_in_order(runs: list[tuple[str, int]], tail: in
     assert (sink.content, sink.place) == (new, len(new))
     assert source.asked == sorted(set(source.asked))
     assert sent.copied == 0
+
+
+@given(
+    st.integers(0, 3000 * UNIT), st.lists(st.tuples(st.integers(0, 3000 * UNIT), st.integers(0, 9 * BLOCK)), max_size=9)
+)
+@settings(max_examples=50, deadline=None)
+def test_each_unit_is_planned_once(size: int, places: list[tuple[int, int]]) -> None:
+    """All units come once, in order; those that an extent touches are read, all others are holes, in runs that end."""
+    ends, extents = 0, list[tuple[int, int]]()
+    for offset, length in sorted(places):
+        begin, end = max(offset, ends), min(offset + length, size)
+        if begin < end:
+            extents.append((begin, end - begin))
+            ends = end
+
+    class Extents(MemorySource):
+        def extents(self) -> Iterator[tuple[int, int]]:
+            return iter(extents)
+
+    source = Extents(b"")
+    source.size = size
+    runs = list(plan(source))
+    assert [unit for run in runs for unit in range(run.first, run.first + run.count)] == list(range(-(-size // UNIT)))
+    touched = {unit for offset, length in extents for unit in range(offset // UNIT, -(-(offset + length) // UNIT))}
+    assert {run.first for run in runs if not run.hole} == touched
+    assert all(run.count <= 1024 for run in runs)
 
 
 def test_only_what_changed_goes() -> None:
