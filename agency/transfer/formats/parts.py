@@ -60,14 +60,14 @@ class Part:
             raise
 
     def _take(self) -> None:
-        for leftover in self._directory.glob(f".{glob.escape(self._name)}.manifest" + "?" * 8):
-            leftover.unlink()  # one that was not finished
         if self._open(self._part):
             self.manifest = self._load(self._proof())
         elif self._open(self._name) and self._is_ours():
             self._is_named = True
         else:
             self._create()
+        for leftover in self._directory.glob(f".{glob.escape(self._name)}.manifest" + "?" * 8):
+            leftover.unlink()  # one that was not finished; nobody else can be writing it
 
     def _is_ours(self) -> bool:
         """Whether what has the name was delivered by us, and nobody changed it."""
@@ -123,11 +123,10 @@ class Part:
         manifest.save(self._manifest_file, self._proof())
 
     def keep(self, manifest: Manifest | None) -> None:
-        """It is not complete: keep it for the next attempt, with what is known of it for certain. If nothing was
-        written, all is as it was before."""
-        if not self._is_begun:
-            if self.is_new:
-                os.unlink(self._part, dir_fd=self._place)
+        """It is not complete: keep it for the next attempt, with what is known of it for certain. What was not written
+        to is as it was before."""
+        if self.is_new and not self._is_begun:
+            os.unlink(self._part, dir_fd=self._place)
             return
         os.fsync(self.file)
         if manifest is not None:

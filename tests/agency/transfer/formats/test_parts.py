@@ -164,7 +164,6 @@ def test_one_that_died_before_its_manifest_was_proof_is_taken_back(
 
 def test_hashing_can_be_given_up(original: Path, into: Path) -> None:
     """What the one who is told of the progress raises ends the hashing, and the part stays."""
-    open_sink(into, "image", SIZE, "raw").leave(None)
     (into / ".image.part").write_bytes(original.read_bytes())
 
     def give_up(_done: int, _all: int) -> None:
@@ -175,6 +174,18 @@ def test_hashing_can_be_given_up(original: Path, into: Path) -> None:
         sink.known()
     sink.leave(None)
     assert (into / ".image.part").read_bytes() == original.read_bytes()
+
+
+def test_what_was_hashed_need_not_be_hashed_again(original: Path, into: Path) -> None:
+    """A transfer that came no further than to hash what is there leaves what it learned."""
+    (into / ".image.part").write_bytes(original.read_bytes())
+    sink = open_sink(into, "image", SIZE, "raw")
+    sink.leave(known := sink.known())
+    assert known is not None
+    known.close()
+    sink = open_sink(into, "image", SIZE, "raw", hashing=lambda *_: pytest.fail("it was read"))
+    _knows_all(sink, original)
+    sink.leave(None)
 
 
 @pytest.mark.parametrize("format_", ["raw", pytest.param("vdi", marks=needs_qemu)])
@@ -203,11 +214,14 @@ def _no_room(*_: object) -> None:
 def test_two_at_a_time_are_refused(into: Path, format_: str) -> None:
     """A name is for one transfer; once that has ended it can be had again."""
     sink = open_sink(into, "image", SIZE, format_)
+    (unfinished := into / ".image.manifestabcdefgh").touch()
     with pytest.raises(AgencyError) as refused:
         open_sink(into, "image", SIZE, format_)
     assert refused.value.problem.code == "transfer-running"
+    assert unfinished.exists(), "the first may be writing it"
     sink.leave(None)
     open_sink(into, "image", SIZE, format_).leave(None)
+    assert not unfinished.exists()
 
 
 @needs_qemu
