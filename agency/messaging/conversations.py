@@ -173,16 +173,26 @@ class Conversations:
 
     async def find(self, agent: str, id: str) -> dict[str, Conversation]:  # noqa: A002
         """The agent's conversations of that id by peer, in full, also those that memory has forgotten."""
-        found = {}
-        if self._store is not None:
-            row = ConversationRow
-            async with self._store.transaction() as session:
-                rows = await session.scalars(select(row).where(row.agent == agent, row.id == id))
-                found = {each.peer: _conversation(each) for each in rows}
-        for key, known in self._known.items():
-            if key[:2] == (agent, id) and not known.stored:
-                found[known.peer] = known
-        return found
+        while True:
+            before = self._held(agent, id)
+            kept = await self._kept(agent, id)
+            held = self._held(agent, id)
+            if before.keys() <= held.keys():
+                return kept | held
+            # what was left to the store while that was read may be older there than it is
+
+    def _held(self, agent: str, id: str) -> dict[str, Conversation]:  # noqa: A002
+        """Those that memory has in full."""
+        return {each.peer: each for key, each in self._known.items() if key[:2] == (agent, id) and not each.stored}
+
+    async def _kept(self, agent: str, id: str) -> dict[str, Conversation]:  # noqa: A002
+        """Those that the store has."""
+        if self._store is None:
+            return {}
+        row = ConversationRow
+        async with self._store.transaction() as session:
+            rows = await session.scalars(select(row).where(row.agent == agent, row.id == id))
+            return {each.peer: _conversation(each) for each in rows}
 
     async def full(self, conversation: Conversation) -> Conversation:
         """The conversation with what was said and heard, wherever that is."""

@@ -52,6 +52,23 @@ async def test_what_is_kept_is_there_for_the_next_process(store: Store) -> None:
     assert found.answered == Asked(0, 1)
 
 
+async def test_what_ends_while_it_is_looked_for_has_ended(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What memory leaves to the store while the store is read is found as it is then, and not as it was before."""
+    table, mine = Conversations(store), conversation(role="initiator", state="withdrawing")
+    await table.keep([mine])
+    read = table._kept
+
+    async def meanwhile(*about: str) -> dict[str, Conversation]:
+        found = await read(*about)
+        if mine.state != "cancelled":
+            mine.state = "cancelled"
+            await table.keep([mine])
+        return found
+
+    monkeypatch.setattr(table, "_kept", meanwhile)
+    assert (await table.find("va@test", "call-1"))["broker@test"].state == "cancelled"
+
+
 async def test_a_document_is_kept_in_the_same_moment_or_not_at_all(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
