@@ -5,7 +5,7 @@ broker here, all vendors in another process (:mod:`benchmarks.contract_net_vendo
 signed and verified; the broker is on a component link as well (*component*), or on a client link (*client*). The floor,
 in turn with *component*: bare components (:mod:`benchmarks.bare`) that exchange as many bytes and sign and verify as
 often, with raw Ed25519, and know no agent, document or conversation. The *peer*: stock SPADE 4 agents
-(:mod:`benchmarks.stock`) with a connection each, which sign nothing.
+(:mod:`benchmarks.stock`) with a connection each, which sign nothing. Client and peer take turns with the floor, too.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from agency.settings import DOMAIN
 from agency.trust.keys import SiteKey, TrustedKeys
 from agency.trust.replays import Replays
 from agency.trust.site import Site
-from benchmarks.bare import BareComponent, VerifyingBroker, vendor_keys
+from benchmarks.bare import SIGNATURE_DIGITS, BareComponent, VerifyingBroker, vendor_keys
 from benchmarks.processes import Child, cpu_seconds
 from benchmarks.sellers import Seller, call_for, example
 from benchmarks.servers import DOMAINS, accounts, server_with
@@ -151,44 +151,22 @@ async def in_process(count: int, rounds: int) -> list[Row]:
 async def over_xmpp(count: int, rounds: int, *, peer: bool) -> list[Row]:
     """Measure with so many vendors over a server of their own; stock agents as well, if ``peer``."""
     with ExitStack() as stack:
-        server, ports = stack.enter_context(server_with(DOMAINS))
-        sites = {domain: SiteKey.generate(domain) for domain in (server.agents, server.domain, DOMAINS[0])}
-        keys = [(site.name, site.public) for site in sites.values()]
-        told = {"count": count, "host": "127.0.0.1", "secret": server.secret, "trusted": keys}
-        module = "benchmarks.contract_net_vendors"
-        agents = Child(module, kind="agents", port=ports[DOMAINS[0]], site=sites[DOMAINS[0]].secret(), **told)
-        stack.callback(agents.end)
-        names = {f"{addresses.vendor(f'v{number}')}@{DOMAINS[0]}": f"v{number}" for number in range(count)}
-        site = _site(sites[server.agents], keys)
+        field = _Field(stack, count)
+        server, agents = field.server, field.agents
         component = component_link(server.agents, *server.component, SecretStr(server.secret))
-        async with component as link, _calling(link, site, names) as calling:
+        async with component as link, _calling(link, field.sites[server.agents], field.names) as calling:
             await calling.round()
             settle()  # as an agency that has started does; the floor, in the same process, has as much of it
-            words = calling.words
-            answer = "x" * (len(words[1]) - 128)
-            bare = Child(module, kind="bare", port=ports[DOMAINS[2]], answer=answer, **told)
-            stack.callback(bare.end)
-            async with BareComponent(DOMAINS[1], server.secret, "127.0.0.1", ports[DOMAINS[1]]) as floor_component:
-                verifying = VerifyingBroker(
-                    floor_component, f"broker@{DOMAINS[1]}", vendor_keys(count, DOMAINS[2]), words[0]
-                )
-                here: dict[str, int | str] = {"broker": "self", "ejabberd": server.pid}
-                ours = Contestant("component", calling.round, {**here, "vendors": agents.pid})
-                floor = Contestant("floor: bare components", verifying.round, {**here, "vendors": bare.pid})
+            async with field.floor(calling.words) as floor:
+                ours = Contestant("component", calling.round, field.processes(agents))
                 grown = await _in_turn([ours, floor], rounds, agents)
-        client = await _on_a_client_link(server, _site(sites[server.domain], keys), names, agents.pid)
-        found = [
-            ours.row(
-                count, floor, started=agents.told["seconds"], bytes_per_agent=agents.told["bytes"] / count,
-                growth_per_round=grown,
-            ),
-            client.row(count, floor), floor.row(count),
-        ]  # fmt: skip
-        return [*found, await _stock(server, count, words, floor)] if peer else found
-
-
-def _site(key: SiteKey, trusted: list[tuple[str, str]]) -> Site:
-    return Site(key, TrustedKeys(trusted), Replays(), store=None)
+                started, each = agents.told["seconds"], agents.told["bytes"] / count
+                rows = [
+                    ours.row(count, floor, started=started, bytes_per_agent=each, growth_per_round=grown),
+                    floor.row(count),
+                    await field.on_a_client_link(floor),
+                ]
+                return [*rows, await field.stock(calling.words, floor)] if peer else rows
 
 
 async def _in_turn(contestants: list[Contestant], rounds: int, agents: Child) -> float:
@@ -204,44 +182,76 @@ async def _in_turn(contestants: list[Contestant], rounds: int, agents: Child) ->
     return grown
 
 
-async def _on_a_client_link(server: Any, site: Site, names: dict[str, str], vendors: int) -> Contestant:
-    """The broker with an account at the server, TLS and SCRAM; the vendors stay as they are."""
-    accounts(server, [addresses.BROKER], PASSWORD)
+class _Field:
+    """A server and the vendors' process: what the ways over XMPP share; all ends with the stack."""
 
-    async def password(_: str) -> SecretStr:
-        return SecretStr(PASSWORD)
+    def __init__(self, stack: ExitStack, count: int) -> None:
+        self._stack, self._count = stack, count
+        self.server, ports = stack.enter_context(server_with(DOMAINS))
+        keys = [SiteKey.generate(domain) for domain in (self.server.agents, self.server.domain, DOMAINS[0])]
+        trusted = [(key.name, key.public) for key in keys]
+        self.sites = {key.name: Site(key, TrustedKeys(trusted), Replays(), store=None) for key in keys}
+        self._ports, self._told = ports, {"host": "127.0.0.1", "secret": self.server.secret, "trusted": trusted}
+        self.agents = self._vendors(kind="agents", port=ports[DOMAINS[0]], site=keys[-1].secret())
+        self.names = {f"{addresses.vendor(f'v{number}')}@{DOMAINS[0]}": f"v{number}" for number in range(count)}
 
-    async with (
-        client_link(server.domain, server.c2s, server.ca, password) as link,
-        _calling(link, site, names) as calling,
-    ):
-        await calling.round()
-        processes: dict[str, int | str] = {"broker": "self", "ejabberd": server.pid, "vendors": vendors}
-        client = Contestant("client", calling.round, processes)
-        for _ in range(FEW):
-            await client.turn()
-    return client
+    def _vendors(self, **what: Any) -> Child:
+        return self._child("benchmarks.contract_net_vendors", count=self._count, **self._told, **what)
 
+    def _child(self, module: str, **what: Any) -> Child:
+        child = Child(module, **what)
+        self._stack.callback(child.end)
+        return child
 
-async def _stock(server: Any, count: int, words: tuple[str, str], floor: Contestant) -> Row:
-    """Stock SPADE agents that say as much."""
-    vendors = [f"stock-{number}" for number in range(count)]
-    accounts(server, ["stock-broker", *vendors], PASSWORD)
-    told = {
-        "password": PASSWORD, "ca": str(server.ca), "c2s": server.c2s, "call": words[0], "answer": words[1],
-        "broker": f"stock-broker@{server.domain}", "vendors": [f"{name}@{server.domain}" for name in vendors],
-    }  # fmt: skip
-    with ExitStack() as stack:
-        bidding, calling = (Child("benchmarks.stock", kind=kind, **told) for kind in ("vendors", "broker"))
-        for child in (bidding, calling):
-            stack.callback(child.end)
+    def processes(self, vendors: Child, broker: int | str = "self") -> dict[str, int | str]:
+        """Those whose processor time is looked at."""
+        return {"broker": broker, "ejabberd": self.server.pid, "vendors": vendors.pid}
+
+    @asynccontextmanager
+    async def floor(self, words: tuple[str, str]) -> AsyncIterator[Contestant]:
+        """Bare components, here and in a process of their own, that say as much."""
+        answer = "x" * (len(words[1]) - SIGNATURE_DIGITS)
+        bare = self._vendors(kind="bare", port=self._ports[DOMAINS[2]], answer=answer)
+        async with BareComponent(DOMAINS[1], self.server.secret, "127.0.0.1", self._ports[DOMAINS[1]]) as component:
+            keys = vendor_keys(self._count, DOMAINS[2])
+            broker = VerifyingBroker(component, f"broker@{DOMAINS[1]}", keys, words[0])
+            yield Contestant("floor: bare components", broker.round, self.processes(bare))
+
+    async def on_a_client_link(self, floor: Contestant) -> Row:
+        """The broker with an account at the server, TLS and SCRAM; the vendors stay as they are."""
+        server = self.server
+        accounts(server, [addresses.BROKER], PASSWORD)
+
+        async def password(_: str) -> SecretStr:
+            return SecretStr(PASSWORD)
+
+        async with (
+            client_link(server.domain, server.c2s, server.ca, password) as link,
+            _calling(link, self.sites[server.domain], self.names) as calling,
+        ):
+            return await self._beside(floor, Contestant("client", calling.round, self.processes(self.agents)))
+
+    async def stock(self, words: tuple[str, str], floor: Contestant) -> Row:
+        """Stock SPADE agents that say as much."""
+        server, names = self.server, [f"stock-{number}" for number in range(self._count)]
+        accounts(server, ["stock-broker", *names], PASSWORD)
+        told = {
+            "password": PASSWORD, "ca": str(server.ca), "c2s": server.c2s, "call": words[0], "answer": words[1],
+            "broker": f"stock-broker@{server.domain}", "vendors": [f"{name}@{server.domain}" for name in names],
+        }  # fmt: skip
+        vendors, broker = (self._child("benchmarks.stock", kind=kind, **told) for kind in ("vendors", "broker"))
 
         async def one_round() -> None:
-            await asyncio.to_thread(calling.ask, {})
+            await asyncio.to_thread(broker.ask, {})
 
-        await one_round()
-        processes: dict[str, int | str] = {"broker": calling.pid, "ejabberd": server.pid, "vendors": bidding.pid}
-        stock = Contestant("peer: stock SPADE 4, unsigned", one_round, processes)
+        stock = Contestant("peer: stock SPADE 4, unsigned", one_round, self.processes(vendors, broker.pid))
+        return await self._beside(floor, stock, started=vendors.told["seconds"])
+
+    async def _beside(self, floor: Contestant, contestant: Contestant, **more: float) -> Row:
+        """A few rounds, in turn with the floor's, once it is warm."""
+        await contestant.round()
+        again = Contestant(floor.way, floor.round, floor.processes)
         for _ in range(FEW):
-            await stock.turn()
-        return stock.row(count, floor, started=bidding.told["seconds"])
+            await contestant.turn()
+            await again.turn()
+        return contestant.row(self._count, again, **more)

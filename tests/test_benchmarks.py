@@ -47,9 +47,10 @@ def test_a_contract_net_is_measured_in_all_ways() -> None:
     rows = {row["way"]: row for row in report["rows"]}
     floor, peer = rows["floor: bare components"], rows["peer: stock SPADE 4, unsigned"]
     assert {"in process", "component", "client"} < rows.keys()
-    for way in ("component", "client"):
-        assert rows[way]["ratio_to_floor"] == pytest.approx(rows[way]["seconds"] / floor["seconds"], abs=1e-3)
-        assert rows[way]["cpu"].keys() == {"broker", "vendors", "ejabberd"}
+    ours = rows["component"]
+    assert ours["ratio_to_floor"] == pytest.approx(ours["seconds"] / floor["seconds"], abs=1e-3)
+    for row in (ours, floor, peer, rows["client"]):
+        assert row["cpu"].keys() == {"broker", "vendors", "ejabberd"}
     assert report["ratio_to_floor_at_10"] == rows["component"]["ratio_to_floor"]
     assert rows["component"]["started"] > 0
     assert peer["started"] > 0
