@@ -420,8 +420,13 @@ def _show_result(name: str, result: Any, statement: str, manifest: Path | None, 
 def _followed(proxy: Control, path: str, as_json: bool) -> dict[str, Any]:
     from agency.transfer import show
 
-    with show.Transferring(new_console(stderr=True), quiet=as_json) as shown:
-        return proxy.follow(path, shown.status)
+    try:
+        with show.Transferring(new_console(stderr=True), quiet=as_json) as shown:
+            return proxy.follow(path, shown.status)
+    except KeyboardInterrupt:
+        remedy = "`agency transfer status` shows how it goes, `agency transfer cancel` ends it"
+        problem = {"code": "not-followed", "message": "the transfer goes on at the proxies", "remedy": remedy}
+        raise failed(problem, as_json, INTERRUPTED) from None
 
 
 def _show_end(answer: dict[str, Any], as_json: bool) -> None:

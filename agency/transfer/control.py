@@ -31,6 +31,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from agency.http_server import Server
 from agency.problems import AgencyError, problem_of, refuse
@@ -40,8 +41,10 @@ from agency.transfer.proxy import Proxy
 from agency.transfer.remote import SOCKET
 from agency.transfer.wire import MAX_STREAMS
 
-FORESEEN = (AgencyError, ValidationError)
+FORESEEN = (AgencyError, ValidationError, TimeoutError)
 """Errors that are answered with their problem and are no fault of the proxy's."""
+REQUEST_SECONDS = 10.0
+"""For asking, from the connection's beginning, or since the last answer, on."""
 FOLLOW_SECONDS = 0.5
 _MAX_BODY = 64 * 1024
 _MAX_CONNECTIONS = 128
@@ -194,6 +197,23 @@ class _Control:
         return await asyncio.to_thread(self._proxy.meant, _bearer(request))
 
 
+class _Impatient(H11Protocol):
+    """HTTP with whoever asks something: who does not for :data:`REQUEST_SECONDS` is hung up on, so that connections
+    that say nothing, or say it slowly, do not keep others out."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.loop.call_later(REQUEST_SECONDS, self._look)
+
+    def _look(self) -> None:
+        if self.transport.is_closing():
+            return
+        if self.cycle is None or self.cycle.response_complete:
+            self.transport.abort()
+            return
+        self.loop.call_later(REQUEST_SECONDS, self._look)
+
+
 async def _problem(_: Request, error: Exception) -> Response:
     return JSONResponse({"problem": problem_of(error).model_dump(mode="json")}, status_code=409)
 
@@ -204,10 +224,11 @@ def _bearer(request: Request) -> bytes:
 
 async def _body(request: Request, kind: type[M]) -> M:
     body = b""
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > _MAX_BODY:
-            raise refuse("too-large", f"a message has more than {_MAX_BODY} bytes", "send a smaller one")
+    async with asyncio.timeout(REQUEST_SECONDS):
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > _MAX_BODY:
+                raise refuse("too-large", f"a message has more than {_MAX_BODY} bytes", "send a smaller one")
     return kind.model_validate_json(body)
 
 
@@ -247,6 +268,7 @@ async def serving(proxy: Proxy, state: Path, listen: tuple[str, int], data_port:
 async def _served(app: Starlette, listener: socket.socket, context: ssl.SSLContext | None) -> AsyncIterator[None]:
     config = uvicorn.Config(
         app,
+        http=_Impatient,
         log_config=None,
         access_log=False,  # nor would it have the tokens, which are in no address
         lifespan="off",
