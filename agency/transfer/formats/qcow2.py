@@ -156,11 +156,27 @@ class Qcow2Layout:
                 yield None, step
                 offset += step
                 continue
-            for (entry,) in struct.iter_unpack(">Q", table):
-                step = min(end, (offset | within) + 1) - offset
-                place = self._place(entry)
+            for entry, clusters in self._joined(table):
+                step = min(end, ((offset >> bits) + clusters) << bits) - offset
+                place = self._place(entry, clusters)
                 yield None if place is None else place + (offset & within), step
                 offset += step
+
+    def _joined(self, table: bytes) -> Iterator[tuple[int, int]]:
+        """Entries, and how many clusters each with those that follow it stands for."""
+        entry, clusters, following = 0, 0, 0
+        for (each,) in struct.iter_unpack(">Q", table):
+            if each == following:
+                clusters += 1
+            else:
+                if clusters:
+                    yield entry, clusters
+                entry = following = each
+                clusters = 1
+            if entry & _OFFSET:
+                following += self._cluster
+        if clusters:
+            yield entry, clusters
 
     def _table(self, index: int, first: int, count: int) -> bytes | None:
         """Some entries of a second table; None if it is not there."""
@@ -170,13 +186,13 @@ class Qcow2Layout:
             raise damaged("an entry of its first table is none")
         return _exactly(self._file, count * 8, place + first * 8, "a second table") if place else None
 
-    def _place(self, entry: int) -> int | None:
-        """Where a cluster is; None if it is all zeros."""
+    def _place(self, entry: int, clusters: int) -> int | None:
+        """Where so many clusters begin; None if they are all zeros."""
         if entry & _COMPRESSED:
             raise damaged("it was changed meanwhile: it has compressed content now")
-        place = entry & _OFFSET
-        zero = entry & _ZERO
-        if entry & _L2_RESERVED or place % self._cluster or (zero and self._header.version == 2) or place >= self._end:
+        place, zero = entry & _OFFSET, entry & _ZERO
+        wrong = entry & _L2_RESERVED or place % self._cluster or (zero and self._header.version == 2)
+        if wrong or place + (clusters - 1) * self._cluster * bool(place) >= self._end:
             raise damaged("an entry of a second table is none")
         return None if zero or not place else place
 
