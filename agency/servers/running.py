@@ -90,7 +90,7 @@ class RunningServer:
         return self._pid
 
     def start(self) -> None:
-        """Start it and wait until it takes connections; refused, with what it said, if it does not."""
+        """Start it and wait until it takes connections and accounts; refused, with what it said, if it does not."""
         with tempfile.TemporaryFile() as said:
             self._leash = subprocess.Popen(
                 ["/bin/sh", "-c", _LEASH, self.plan.directory / "start"],
@@ -103,7 +103,10 @@ class RunningServer:
             assert self._leash.stdout  # noqa: S101 - a pipe was asked for
             self._pid = int(self._leash.stdout.readline())
             deadline = time.monotonic() + READY_WITHIN
-            for address in self.addresses():
+            wanted: list[tuple[str, int] | Path] = [*self.addresses()]
+            if self.plan.kind is Kind.EJABBERD:
+                wanted.append(self.plan.directory / "run" / "api.sock")
+            for address in wanted:
                 while not _answers(address):
                     if not self.running or time.monotonic() > deadline:
                         self.stop()
@@ -148,9 +151,13 @@ class RunningServer:
         self.stop()
 
 
-def _answers(address: tuple[str, int]) -> bool:
+def _answers(address: tuple[str, int] | Path) -> bool:
     try:
-        socket.create_connection(address, 1).close()
+        if isinstance(address, Path):
+            with socket.socket(socket.AF_UNIX) as trial:
+                trial.connect(str(address))
+        else:
+            socket.create_connection(address, 1).close()
     except OSError:
         return False
     return True
