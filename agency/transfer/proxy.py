@@ -84,6 +84,7 @@ class Proxy:
         self._bandwidth = None if limits.rate is None else Bandwidth(limits.rate)
         self._unknown = threading.BoundedSemaphore(MAX_UNKNOWN)
         self._lock = threading.Lock()
+        self._stopping = False
         self._jobs: dict[str, _Job] = {}
         self._gatherings: dict[bytes, _Gathering] = {}
         self._verifying: set[str] = set()
@@ -164,6 +165,7 @@ class Proxy:
     def stop(self) -> None:
         """Break off what runs, in order: it can be gone on with."""
         with self._lock:
+            self._stopping = True
             self._hang_up_before(math.inf)
             for job in self._jobs.values():
                 job.cancelled.set()
@@ -204,10 +206,11 @@ class Proxy:
         try:
             _check_peer(self._ledger.find(hello.token), hello.peer)
             called = self._gathered(hello)
-        except AgencyError as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, the stream must not stay
+            problem = problem_of(error)
             with closing(Called([hello])) as turned_away:
-                turned_away.refuse(error.problem)
-            log.info("a stream is turned away", address=address, peer=hello.peer.name, code=error.problem.code)
+                turned_away.refuse(problem)
+            log.info("a stream is turned away", address=address, peer=hello.peer.name, code=problem.code)
             return
         if called:
             self._answer(hello.token, called)
@@ -215,6 +218,8 @@ class Proxy:
     def _gathered(self, hello: Hello) -> Called | None:
         """All streams of a transfer, when this is the last one to come. Those that wait in vain are hung up on."""
         with self._lock:
+            if self._stopping:
+                raise _busy("is being stopped, and takes nothing")
             now = time.monotonic()
             self._hang_up_before(now)
             gathering = self._gatherings.setdefault(hello.token, _Gathering(now + PATIENCE))
@@ -237,9 +242,9 @@ class Proxy:
         try:
             self._break_off(self._ledger.find(token).id)
             transfer, job = self._begin(token, called.streams)
-        except AgencyError as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, the streams must not stay
             with closing(called):
-                called.refuse(error.problem)
+                called.refuse(problem_of(error))
             return
         self._run(transfer, job, called)
 
@@ -256,6 +261,8 @@ class Proxy:
     def _begin(self, token: bytes, streams: int) -> tuple[Transfer, _Job]:
         """Take the token, if there is room for another transfer of so many streams."""
         with self._lock:
+            if self._stopping:
+                raise _busy("is being stopped, and takes nothing")
             taken = sum(job.streams for job in self._jobs.values())
             if len(self._jobs) >= self._limits.transfers or taken + streams > MAX_STREAMS:
                 raise _busy(f"has {len(self._jobs)} transfers with {taken} streams under way, and takes no more,")

@@ -299,8 +299,9 @@ def answers(port: int) -> bool:
 def test_who_comes_again_takes_over(sites: tuple[Site, Site], disk: Path) -> None:
     """A peer whose link went away without a word comes again before the proxy has noticed: it goes on at once."""
     here, there = sites
+    disk.write_bytes(os.urandom(16 * MIB))
     token = there.token("write", "disk.img", here.proxy)
-    with running(there) as (other, port), Killable(push_slowly, here, port, token, disk, 1 * MIB) as lost:
+    with running(there) as (other, port), Killable(push_slowly, here, port, token, disk, 4 * MIB) as lost:
         until(lambda: (now := other.progress(there.transfer(token).id)) and now.done)
         assert lost.process.pid
         os.kill(lost.process.pid, signal.SIGSTOP)
@@ -365,10 +366,11 @@ def test_streams_that_do_not_fit(sites: tuple[Site, Site], disk: Path) -> None:
     """Streams of one token that contradict each other are refused."""
     here, there = sites
     token = there.token("write", "disk.img", here.proxy)
-    with running(there) as (_, port):
+    with running(there) as (other, port):
         one, two = calling(here, port, token), calling(here, port, token)
         with closing(one), closing(two):
             one._connect(0, 1 * MIB)
+            until(lambda: other._gatherings)
             with refused("bad-peer"):
                 two.open(2 * MIB)
     assert there.transfer(token).state is State.WAITING
