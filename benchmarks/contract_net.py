@@ -15,6 +15,7 @@ import sys
 from rich.console import Console
 from rich.table import Table
 
+from agency import logs
 from benchmarks.contract_net_rounds import Row, in_process, over_xmpp
 from benchmarks.measuring import Figure
 
@@ -50,6 +51,7 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="numbers of vendors")
     parser.add_argument("--peer-size", type=int, default=PEER_SIZE, help="stock SPADE is measured up to this size")
     options = parser.parse_args()
+    logs.configure(None)  # stdout is for the figures
     rows = asyncio.run(_measured(options.sizes, options.rounds, options.peer_size))
     if options.json:
         ratios = {f"ratio_to_floor_at_{row.vendors}": row.ratio_to_floor for row in rows if row.way == "component"}

@@ -15,6 +15,7 @@ from typing import Any
 
 from pydantic import SecretStr
 
+from agency import logs
 from agency.agents import addresses
 from agency.messaging.agent import RoleAgent
 from agency.messaging.bidding import Participant
@@ -71,4 +72,5 @@ async def _answer_questions() -> None:
 
 if __name__ == "__main__":
     what = json.loads(sys.stdin.readline())
+    logs.configure(None)  # stdout is for answers
     asyncio.run((_agents if what["kind"] == "agents" else _bare)(what))
