@@ -34,6 +34,8 @@ REPEAT_AFTER = 5.0
 vendors on a busy machine take that long, and what is said twice to all of them makes them no faster."""
 LONGEST_PAUSE = 60.0
 """Seconds between two times at most."""
+READERS = 4
+"""Reads of the store at a time: a thousand vendors that hear a call again take turns, and leave it to others, too."""
 GRACE = timedelta(seconds=10)
 """How long after its deadline a conversation is still remembered: messages come late, and clocks differ."""
 
@@ -120,6 +122,7 @@ class Conversations:
         self._ends: list[tuple[datetime, Key]] = []
         self._batch: _Batch | None = None
         self._writer: asyncio.Task[None] | None = None
+        self._readers = asyncio.Semaphore(READERS)
 
     async def load(self) -> None:
         """Remember what an earlier process left that is not over; forget for good what was, and never led to more."""
@@ -185,20 +188,24 @@ class Conversations:
         """Those that memory has in full."""
         return {each.peer: each for key, each in self._known.items() if key[:2] == (agent, id) and not each.stored}
 
-    async def _kept(self, agent: str, id: str) -> dict[str, Conversation]:  # noqa: A002
-        """Those that the store has."""
+    async def _kept(self, agent: str, id: str, *peers: str) -> dict[str, Conversation]:  # noqa: A002
+        """Those that the store has, with these peers or with all."""
         if self._store is None:
             return {}
         row = ConversationRow
-        async with self._store.transaction() as session:
-            rows = await session.scalars(select(row).where(row.agent == agent, row.id == id))
+        these = select(row).where(row.agent == agent, row.id == id)
+        async with self._readers, self._store.transaction() as session:
+            rows = await session.scalars(these.where(row.peer.in_(peers)) if peers else these)
             return {each.peer: _conversation(each) for each in rows}
 
     async def full(self, conversation: Conversation) -> Conversation:
         """The conversation with what was said and heard, wherever that is."""
-        if not conversation.stored:
-            return conversation
-        return (await self.find(conversation.agent, conversation.id)).get(conversation.peer, conversation)
+        while conversation.stored:
+            answered = conversation.answered
+            kept = await self._kept(conversation.agent, conversation.id, conversation.peer)
+            if conversation.stored and conversation.answered == answered:  # else it went on while it was read
+                return kept.get(conversation.peer, conversation)
+        return conversation
 
     async def keep(self, conversations: Iterable[Conversation], documents: Iterable[Kept] = ()) -> None:
         """Remember the conversations, durably when this returns, and documents with them: all or nothing.

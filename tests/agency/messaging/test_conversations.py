@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from spade.message import Message
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from agency.messaging import conversations
 from agency.messaging.acl import Performative, Protocol, Said, message_of
@@ -96,6 +99,45 @@ async def test_many_at_once_are_few_transactions(store: Store, monkeypatch: pyte
     await asyncio.gather(*(table.keep([conversation(number)]) for number in range(1000)))
     assert len(begun) < 10
     assert len(await table.find("va@test", "call-999")) == 1
+
+
+async def test_many_read_at_once_in_turns(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thousand vendors that hear a call again leave the store's connections to others, too."""
+    table, mine = Conversations(store), [conversation(number) for number in range(200)]
+    await table.keep(mine)
+    transaction, now, most = store.transaction, 0, 0
+
+    @asynccontextmanager
+    async def counted() -> AsyncIterator[AsyncSession]:
+        nonlocal now, most
+        now += 1
+        most = max(most, now)
+        async with transaction() as session:
+            yield session
+        now -= 1
+
+    monkeypatch.setattr(store, "transaction", counted)
+    found = await asyncio.gather(*(table.full(each) for each in mine))
+    assert [each.said for each in found] == [SAID] * 200
+    assert 1 < most < 10
+
+
+async def test_what_goes_on_while_it_is_read_is_as_it_is_then(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever asks for what was said while something new is said gets the new."""
+    table, mine = Conversations(store), conversation()
+    await table.keep([mine])
+    read, new = table._kept, Said(Performative.PROPOSE, "jose", "another token")
+
+    async def meanwhile(*about: str) -> dict[str, Conversation]:
+        found = await read(*about)
+        if mine.asked == Asked(0, 1):
+            mine.asked = mine.answered = Asked(0, 2)
+            mine.said, mine.stored = new, False
+            await table.keep([mine])
+        return found
+
+    monkeypatch.setattr(table, "_kept", meanwhile)
+    assert (await table.full(mine)).said == new
 
 
 async def test_what_is_over_is_forgotten_and_what_was_agreed_is_not(store: Store) -> None:
