@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import shutil
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from tests.vendor_modules.test_conformance_wire import _subject as wired
 from tests.vendor_modules.test_conformance_wire import url  # noqa: F401 - a fixture
 from tests.vendor_modules.toy import ToyCloud, ToyModule
 from vendor_modules import conformance
+from vendor_modules.conformance import lender
 from vendor_modules.conformance.bench import Bench, CheckFailed
 from vendor_modules.conformance.registry import Check
 from vendor_modules.conformance.samples import noise, sample
@@ -174,3 +177,18 @@ def test_qcow2_sample_is_one(tmp_path: Path, size: int) -> None:
     subprocess.run(["qemu-img", "convert", "-f", "qcow2", "-O", "raw", image, raw], check=True)
     assert raw.read_bytes()[:size] == noise(size)
     assert not any(raw.read_bytes()[size:])
+
+
+async def test_a_pause_is_the_modules_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An event loop that stands still because of what runs in it is told from one that others leave no processor to."""
+    taken = 0.0
+    monkeypatch.setattr(lender, "_starved", lambda: taken)
+    async with lender.longest_pause() as pause:
+        await asyncio.sleep(0.05)
+        time.sleep(0.3)  # noqa: ASYNC251 - it stands still
+        taken = 0.3
+        await asyncio.sleep(0.05)
+        others = pause()
+        time.sleep(0.3)  # noqa: ASYNC251 - it stands still
+        await asyncio.sleep(0.05)
+    assert others < 0.3 <= pause() + 0.02

@@ -11,6 +11,7 @@ import secrets
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from descriptors.deployment import Kind
@@ -210,15 +211,16 @@ async def all_at_once(calls: Iterable[Any]) -> list[Any]:
 
 @asynccontextmanager
 async def longest_pause() -> AsyncIterator[Any]:
-    """Watch the event loop; the function given tells for how many seconds it stood still at most."""
+    """Watch the event loop; the function given tells for how many seconds it stood still at most, but for the time in
+    which others had the processor."""
     longest, loop = 0.0, asyncio.get_running_loop()
 
     async def watch() -> None:
         nonlocal longest
         while True:
-            before = loop.time()
+            before = loop.time() - _starved()
             await asyncio.sleep(0.02)
-            longest = max(longest, loop.time() - before - 0.02)
+            longest = max(longest, loop.time() - _starved() - before - 0.02)
 
     watcher = asyncio.ensure_future(watch())
     await asyncio.sleep(0)
@@ -226,3 +228,11 @@ async def longest_pause() -> AsyncIterator[Any]:
         yield lambda: longest
     finally:
         watcher.cancel()
+
+
+def _starved() -> float:
+    """Seconds for which this thread could have run, but others did (proc(5), schedstat); 0 where no system tells."""
+    try:
+        return int(Path("/proc/thread-self/schedstat").read_text().split()[1]) / 1e9
+    except (OSError, IndexError, ValueError):
+        return 0.0
