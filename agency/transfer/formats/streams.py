@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from concurrent.futures import CancelledError, Future, wait
 from contextlib import suppress
+from io import UnsupportedOperation
 
 from blake3 import blake3
 
@@ -170,8 +171,8 @@ class ImageSink:
         self._hold(offset, length, length)
 
     def read(self, offset: int, length: int) -> bytes:
-        """Not to be called: what was written is gone."""
-        raise NotImplementedError
+        """What was written is gone: nothing is copied from a sequential sink."""
+        raise UnsupportedOperation("what was written to a vendor cannot be read again here")
 
     def finish(self, manifest: Manifest) -> None:
         """Wait until the provider has it, and it can be used; :attr:`image` is what the provider says it is."""
