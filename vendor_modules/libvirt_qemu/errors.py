@@ -70,6 +70,7 @@ BY_CODE: dict[int, type[VendorError]] = {
 _RPC, _REMOTE, _QEMU = 7, 13, 10
 _FULL = re.compile(r"No space left on device|Disk quota exceeded|Cannot allocate memory")
 _ALLOCATED = re.compile(r"still being allocated")
+_IN_USE = re.compile(r"is still in use")
 _BUSY = re.compile(r"asynchronous jobs running|still in use|in use by another|Failed to get .*lock")
 _PORT_TAKEN = re.compile(r"Could not set up host forwarding rule")
 _DENIED = re.compile(r"Permission denied")
@@ -78,6 +79,11 @@ _DENIED = re.compile(r"Permission denied")
 def is_being_made(error: Any) -> bool:
     """Whether libvirt says that a file of a pool is there in a moment."""
     return bool(_ALLOCATED.search(str(error)))
+
+
+def is_in_use(error: Any) -> bool:
+    """Whether libvirt says that a file of a pool is read or written at this moment."""
+    return bool(_IN_USE.search(str(error)))
 
 
 def translate(error: Any) -> VendorError:

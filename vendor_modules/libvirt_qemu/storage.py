@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 import struct
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from hashlib import blake2b
@@ -23,7 +24,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from vendor_modules.errors import InvalidRequest, NotFound, ProtocolError
 from vendor_modules.libvirt_qemu.connection import sdk
-from vendor_modules.libvirt_qemu.errors import NO_STORAGE_VOLUME, is_being_made
+from vendor_modules.libvirt_qemu.errors import NO_STORAGE_VOLUME, is_being_made, is_in_use
 from vendor_modules.resources import DiskFormat
 
 StoredKind = Literal["volume", "snapshot", "image"]
@@ -31,6 +32,8 @@ StoredKind = Literal["volume", "snapshot", "image"]
 RECORD_BYTES = 16 * 1024
 OURS = re.compile(r"(machine|volume|snapshot|image)-[0-9a-f-]{32,36}\.(img|json|iso|log)")
 CHUNK = 1024 * 1024
+PATIENCE = 10.0
+"""Seconds that a change of a record waits for those who read it, which takes each a moment."""
 _PARSER = etree.XMLParser(resolve_entities=False, no_network=True)
 
 
@@ -92,9 +95,13 @@ class Storage:
 
     def remove(self, file: str) -> None:
         """Remove a file; gone already is fine."""
-        try:
+
+        def delete() -> None:
             if volume := self.find(file):
                 volume.delete()
+
+        try:
+            _between_reads(delete) if file.endswith(".json") else delete()
         except sdk().libvirtError as error:
             if error.get_error_code() != NO_STORAGE_VOLUME:
                 raise
@@ -140,7 +147,7 @@ class Storage:
 
     def _send(self, volume: Any, content: bytes) -> None:
         stream = self._connection.newStream()
-        volume.upload(stream, 0, len(content))
+        _between_reads(lambda: volume.upload(stream, 0, len(content)))
         send_all(stream, content)
         stream.finish()
 
@@ -228,6 +235,18 @@ class Storage:
         kind = etree.fromstring(volume.XMLDesc(), _PARSER).find("target/format")
         known = {"raw": DiskFormat.RAW, "qcow2": DiskFormat.QCOW2}
         return known.get(str(kind.get("type"))) if kind is not None else None
+
+
+def _between_reads(change: Callable[[], None]) -> None:
+    """Change a record; while it is read, as by a list that goes on at the same time, libvirt refuses."""
+    patient_until = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return change()
+        except sdk().libvirtError as error:
+            if not is_in_use(error) or time.monotonic() > patient_until:
+                raise
+        time.sleep(0.01)
 
 
 def send_all(stream: Any, content: bytes) -> None:
