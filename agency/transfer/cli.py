@@ -159,6 +159,10 @@ def token(
     ],
     format: Annotated[str, typer.Option("--format", help="What the file is in, or is to be in.")] = "raw",  # noqa: A002
     largest: Annotated[str | None, typer.Option("--max", metavar="SIZE", help="Most content, such as 20G.")] = None,
+    base: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="A file below the root, in the same format: what a new file begins from."),
+    ] = None,
     minutes: Annotated[int, typer.Option(min=1, max=43200, help="How long it can be used.")] = 60,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write it there, for you only to read.")
@@ -174,7 +178,7 @@ def token(
         from agency.transfer import remote, sizes
 
         most = None if largest is None else sizes.parse(largest)
-        grant = {"direction": direction, "file": file, "peer": peer, "format": format, "most": most}
+        grant = {"direction": direction, "file": file, "peer": peer, "format": format, "most": most, "base": base}
         with remote.own(state_in(state)) as proxy:
             answer = proxy.ask("POST", "/tokens", {**grant, "seconds": minutes * 60})
         if output is not None:
@@ -212,6 +216,10 @@ def pull(
     destination: Annotated[Path, typer.Argument(metavar="DEST", help="A file or block device.")],
     token_file: TokenFile = None,
     to_format: Annotated[str, typer.Option("--to-format", help="What it is to be in here: raw, qcow2, …")] = "raw",
+    base: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Content in the same format that a new file begins from."),
+    ] = None,
     streams: Streams = 2,
     limit: Rate = None,
     manifest: ManifestFile = None,
@@ -224,7 +232,7 @@ def pull(
         from agency.transfer.site import site_key
         from descriptors.base import new_id
 
-        end = work.End("write", destination.absolute().parent, destination.name, to_format)
+        end = work.End("write", destination.absolute().parent, destination.name, to_format, base=base)
         terms = _with(terms, state, limit, compress=True)
         calling = _calling(state, source, token_file, streams)
         witness = work.Witness(identity.itself(state_in(state)).name, site_key(state_in(state)))

@@ -79,6 +79,7 @@ class Grant(_Message):
     peer: str = Field(min_length=1, max_length=255)
     format: str = "raw"
     most: int | None = Field(default=None, ge=0)
+    base: str | None = None
     seconds: int = Field(default=3600, ge=1, le=30 * 86400)
 
 
@@ -101,7 +102,7 @@ def view(proxy: Proxy, transfer: Transfer, *, ours: bool) -> dict[str, Any]:
         "manifest": transfer.statement,
     }
     if ours:
-        own = ("direction", "file", "format", "peer", "most")
+        own = ("direction", "file", "format", "peer", "most", "base")
         shown |= {name: getattr(transfer, name) for name in own}
     elif transfer.problem:
         shown["problem"] = transfer.problem.replace(transfer.file, "the file")
@@ -149,6 +150,7 @@ class _Control:
             format=grant.format,
             most=grant.most,
             lifetime=timedelta(seconds=grant.seconds),
+            base=grant.base,
         )
         return JSONResponse({"token": text_of(token), "transfer": self._view(transfer)})
 

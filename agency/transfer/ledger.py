@@ -70,6 +70,8 @@ class Transfer:
     """Why it broke off, in words."""
     statement: str | None = None
     """The manifest that the destination has signed."""
+    base: str | None = None
+    """Below the proxy's root: what a file that is written begins from."""
 
 
 _COLUMNS = tuple(field.name for field in fields(Transfer))
@@ -105,6 +107,9 @@ class Ledger:
         self._database = sqlite3.connect(file, check_same_thread=False, isolation_level=None)
         self._database.execute("PRAGMA synchronous = FULL")
         self._database.execute(f"CREATE TABLE IF NOT EXISTS transfers (token PRIMARY KEY, {', '.join(_COLUMNS)})")
+        there = {name for _, name, *_ in self._database.execute("PRAGMA table_info(transfers)")}
+        for name in (name for name in _COLUMNS if name not in there):  # of an earlier version's file
+            self._database.execute(f"ALTER TABLE transfers ADD COLUMN {name}")
         if mine:
             self._database.execute(
                 "UPDATE transfers SET state = ?, problem = ? WHERE state = ?",
@@ -119,11 +124,12 @@ class Ledger:
         peer: str,
         most: int | None,
         lifetime: timedelta,
+        base: str | None = None,
     ) -> tuple[Transfer, bytes]:
         """A token for that, which cannot be had again."""
         token = secrets.token_bytes(TOKEN)
         now = utc_now()
-        transfer = Transfer(new_id("transfer"), direction, file, format, peer, most, now + lifetime)
+        transfer = Transfer(new_id("transfer"), direction, file, format, peer, most, now + lifetime, base=base)
         with self._lock:
             self._database.execute("DELETE FROM transfers WHERE expires < ?", ((now - REMEMBERED).isoformat(),))
             if self._database.execute("SELECT count(*) FROM transfers").fetchone()[0] >= MOST:

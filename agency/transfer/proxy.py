@@ -11,7 +11,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -26,7 +26,7 @@ from agency.transfer.identity import FOLDER, Peer
 from agency.transfer.ledger import Ledger, State, Transfer
 from agency.transfer.meeting import PATIENCE, Called, Calling, Hello, hear
 from agency.transfer.pace import Bandwidth
-from agency.transfer.places import below, check_name
+from agency.transfer.places import below
 from agency.transfer.progress import Progress
 from agency.transfer.work import End, Meeting, Terms, Witness, carry, root_of
 from descriptors.base import utc_now
@@ -100,13 +100,17 @@ class Proxy:
         format: str,  # noqa: A002
         most: int | None,
         lifetime: timedelta,
+        base: str | None = None,
     ) -> tuple[Transfer, bytes]:
         """A token, and what it means. Refused for names that can be none, and where there is nothing to read."""
         check_format(format)
-        with below(self._root, file) as (directory, name):
-            if direction == "read" and not (directory / name).exists():
-                raise refuse("no-such-file", f"there is no {check_name(file)[-1]} to read", "put it below the root")
-        transfer, token = self._ledger.issue(direction, file, format, peer, most, lifetime)
+        if base is not None and direction == "read":
+            raise refuse("no-base", "a base is what a file that is written begins from", "leave it out to read")
+        for each, is_read in ((file, direction == "read"), *([(base, True)] if base is not None else [])):
+            with below(self._root, each) as (directory, name):
+                if is_read and not (directory / name).exists():
+                    raise refuse("no-such-file", f"there is no {name} to read", "put it below the root")
+        transfer, token = self._ledger.issue(direction, file, format, peer, most, lifetime, base)
         log.info("transfer allowed", id=transfer.id, direction=direction, file=file, peer=peer)
         return transfer, token
 
@@ -280,8 +284,7 @@ class Proxy:
         terms = Terms(self._scratch, self._limits.compress, self._bandwidth, progress, job.cancelled.is_set)
         outcome: dict[str, Any]
         try:
-            with closing(meeting), _told(meeting), below(self._root, transfer.file) as (directory, name):
-                end = End(transfer.direction, directory, name, transfer.format, transfer.most)
+            with closing(meeting), _told(meeting), self._end(transfer) as end:
                 result, statement = carry(transfer.id, end, meeting, self._witness, terms)
             outcome = {
                 "state": State.COMPLETE,
@@ -302,6 +305,14 @@ class Proxy:
             self._ledger.change(transfer.id, finished=utc_now(), **outcome)
             del self._jobs[transfer.id]
         log.info("transfer ends", id=transfer.id, state=outcome["state"], problem=outcome.get("problem"))
+
+    @contextmanager
+    def _end(self, transfer: Transfer) -> Iterator[End]:
+        """The content that a transfer is about, as long as inside."""
+        with ExitStack() as inside:
+            directory, name = inside.enter_context(below(self._root, transfer.file))
+            base = transfer.base and Path(*inside.enter_context(below(self._root, transfer.base)))
+            yield End(transfer.direction, directory, name, transfer.format, transfer.most, base or None)
 
 
 def _same(hello: Hello) -> tuple[Peer, int, int]:

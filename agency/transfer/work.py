@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -62,6 +62,8 @@ class End:
     format: str
     limit: int | None = None
     """Most bytes that it may have."""
+    base: Path | None = None
+    """What a file that is written, and not there yet, is filled with to begin from: content in the same format."""
 
 
 @dataclass(frozen=True)
@@ -144,21 +146,23 @@ def receive_content(id_: str, end: End, meeting: Meeting, witness: Witness, term
 
     size = meeting.size()
     _check_limit(end, size)
-    sink = open_sink(end.directory, end.name, size, end.format, hashing)
-    try:
-        streams = meeting.open(size)
-    except BaseException:
-        sink.leave(None)
-        raise
-    result = receive(
-        sink,
-        streams,
-        testify=lambda manifest: witness.testify(id_, end.name, meeting.peer, manifest, wire, started),
-        bandwidth=terms.bandwidth,
-        scratch=terms.scratch,
-        progress=progress,
-        cancelled=terms.cancelled,
-    )
+    with ExitStack() as opened:
+        base = opened.enter_context(closing(open_source(end.base, end.format))) if end.base else None
+        sink = open_sink(end.directory, end.name, size, end.format, hashing, base)
+        try:
+            streams = meeting.open(size)
+        except BaseException:
+            sink.leave(None)
+            raise
+        result = receive(
+            sink,
+            streams,
+            testify=lambda manifest: witness.testify(id_, end.name, meeting.peer, manifest, wire, started),
+            bandwidth=terms.bandwidth,
+            scratch=terms.scratch,
+            progress=progress,
+            cancelled=terms.cancelled,
+        )
     return result, result.statement.decode()
 
 

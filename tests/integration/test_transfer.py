@@ -46,10 +46,11 @@ class Running:
         assert done.exit_code == status, done.output
         return json.loads(done.stdout)
 
-    def token(self, direction: str, file: str, peer: Running, **_: Any) -> Path:
+    def token(self, direction: str, file: str, peer: Running, base: str | None = None) -> Path:
         """A token of its, in a file."""
         path = self.site.state.parent / f"{direction}-{file}.token"
         words = ("token", direction, file, "--peer", peer.site.proxy, "--output", str(path))
+        words += ("--base", base) if base else ()
         assert "token" not in self.run(*words)
         return path
 
@@ -175,6 +176,29 @@ def test_pull_into_another_format(proxies: tuple[Running, Running], tmp_path: Pa
     here.run("pull", there.address, str(copy), "--to-format", "qcow2", "--token-file", str(token))
     compared = ["qemu-img", "compare", "-f", "raw", "-F", "qcow2", str(there.site.root / "raw.img"), str(copy)]
     assert subprocess.run(compared, capture_output=True, check=False).returncode == 0
+
+
+def test_from_a_base_image(proxies: tuple[Running, Running], tmp_path: Path) -> None:
+    """Of content made from an image that the destination has, what was changed is sent; to whoever pushes and to
+    whoever pulls. What would be a base of nothing, or is not there, is refused."""
+    here, there = proxies
+    image = os.urandom(4 * MIB)
+    for site in (here.site, there.site):
+        (site.root / "base.img").write_bytes(image)
+    (tmp_path / "made.img").write_bytes(image[: 2 * MIB] + os.urandom(65536) + image[2 * MIB + 65536 :])
+    token = there.token("write", "made.img", here, base="base.img")
+    pushed = here.run("push", str(tmp_path / "made.img"), there.address, "--token-file", str(token))
+    assert (pushed["data"], pushed["same"]) == (65536, 4 * MIB - 65536)
+    assert (there.site.root / "made.img").read_bytes() == (tmp_path / "made.img").read_bytes()
+    token = there.token("read", "made.img", here)
+    base = ("--base", str(here.site.root / "base.img"))
+    pulled = here.run("pull", there.address, str(tmp_path / "pulled.img"), *base, "--token-file", str(token))
+    assert pulled["data"] == 65536
+    assert (tmp_path / "pulled.img").read_bytes() == (tmp_path / "made.img").read_bytes()
+    peer = ("--peer", "transfer.a.example", "--base")
+    assert there.run("token", "write", "x", *peer, "nothing", status=1)["problem"]["code"] == "no-such-file"
+    assert there.run("token", "write", "x", *peer, "../x", status=1)["problem"]["code"] == "bad-name"
+    assert there.run("token", "read", "base.img", *peer, "base.img", status=1)["problem"]["code"] == "no-base"
 
 
 def test_cancelled_before_it_begins(proxies: tuple[Running, Running], tmp_path: Path) -> None:

@@ -9,13 +9,14 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
+from itertools import groupby
 from pathlib import Path
 
 from agency.problems import refuse
-from agency.transfer.ends import BLOCK, UNIT
+from agency.transfer.ends import BLOCK, UNIT, Source
 from agency.transfer.formats.disks import Disk, size_of
 from agency.transfer.formats.parts import Part
-from agency.transfer.manifest import UNKNOWN, Manifest, digests, identity_of
+from agency.transfer.manifest import UNIT_BLOCKS, UNKNOWN, ZERO, Manifest, digests, identity_of
 
 Hashing = Callable[[int, int], None]
 """Told how many bytes of how many have been hashed, by any thread; what it raises ends that."""
@@ -63,19 +64,46 @@ class PartSink:
 
     sequential = False
 
-    def __init__(self, part: Part, disk: Disk, scratch: Path, hashing: Hashing) -> None:
+    def __init__(self, part: Part, disk: Disk, scratch: Path, hashing: Hashing, base: Source | None) -> None:
+        """``base``: content that a part of which nothing is known has where it has nothing else."""
         self.size, self.blank = disk.size, part.is_new
         self._part, self._disk = part, disk
-        self._scratch, self._hashing = scratch, hashing
+        self._scratch, self._hashing, self._base = scratch, hashing, base
 
     def known(self) -> Manifest | None:
-        """Of a new part nothing; of one from before its manifest, or else what hashing it says."""
-        if self._part.is_new:
+        """Of a part from before its manifest, or else what hashing it says; and then what it is filled with."""
+        if (manifest := self._part.manifest) is not None:
+            self._part.manifest = None  # it is the caller's now
+            return manifest if manifest.size == self.size else _resized(manifest, self.size, self._scratch)
+        if self._part.is_new and self._base is None:
             return None
-        if (manifest := self._part.manifest) is None:
-            return hashed(self._disk, self._scratch, self._hashing)
-        self._part.manifest = None  # it is the caller's now
-        return manifest if manifest.size == self.size else _resized(manifest, self.size, self._scratch)
+        manifest = hashed(self._disk, self._scratch, self._hashing)
+        if self._base is not None:
+            self._fill(manifest, self._base)
+        return manifest
+
+    def _fill(self, manifest: Manifest, base: Source) -> None:
+        """Put units of the base where there are none but zeros: also where an attempt before has ended while it did
+        so."""
+
+        def fill(unit: int, data: bytes, values: list[bytes]) -> None:
+            if unit >= manifest.units or set(manifest.unit(unit)) != {ZERO}:
+                return
+            if len(data) > (room := self.size - unit * UNIT):
+                data, values = data[:room], digests(data[:room])
+            for is_zero, group in groupby(range(len(values)), lambda each: values[each] == ZERO):
+                blocks = list(group)
+                if not is_zero:
+                    begin, end = blocks[0] * BLOCK, (blocks[-1] + 1) * BLOCK
+                    self.write(unit * UNIT + begin, memoryview(data)[begin:end])
+            manifest.set_unit(unit, (values + [ZERO] * UNIT_BLOCKS)[: len(manifest.unit(unit))])
+
+        try:
+            hashed(base, self._scratch, self._hashing, fill).close()
+            base.check_unchanged()
+        except BaseException:
+            manifest.close()
+            raise
 
     def write(self, offset: int, data: bytes | memoryview) -> None:
         """What the disk says."""
@@ -166,8 +194,14 @@ class DeviceSink:
         os.close(self._file)
 
 
-def hashed(disk: Disk, scratch: Path | None, hashing: Hashing) -> Manifest:
-    """The manifest of what is on a disk. Only what may be something else than zeros is read, by several threads."""
+def hashed(
+    disk: Disk | Source,
+    scratch: Path | None,
+    hashing: Hashing,
+    fill: Callable[[int, bytes, list[bytes]], None] = lambda _unit, _data, _digests: None,
+) -> Manifest:
+    """The manifest of what is on a disk. Only what may be something else than zeros is read, by several threads;
+    ``fill`` is given it, with its digests."""
     manifest = Manifest(disk.size, scratch)
     try:
         manifest.fill(0, manifest.blocks)
@@ -181,7 +215,10 @@ def hashed(disk: Disk, scratch: Path | None, hashing: Hashing) -> Manifest:
                 if unit is None:
                     return
                 length = min(UNIT, disk.size - unit * UNIT)
-                manifest.set_unit(unit, digests(disk.read(unit * UNIT, length)))
+                data = disk.read(unit * UNIT, length)
+                values = digests(data)
+                fill(unit, data, values)
+                manifest.set_unit(unit, values)
                 hashing(unit * UNIT + length, disk.size)
 
         with ThreadPoolExecutor(_HASHERS) as threads:

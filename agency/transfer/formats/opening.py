@@ -68,12 +68,20 @@ def open_source(path: Path, format_: str) -> Source:
         return source
 
 
-def open_sink(directory: Path, name: str, size: int, format_: str, hashing: Hashing = lambda _done, _all: None) -> Sink:
+def open_sink(
+    directory: Path,
+    name: str,
+    size: int,
+    format_: str,
+    hashing: Hashing = lambda _done, _all: None,
+    base: Source | None = None,
+) -> Sink:
     """Where content of ``size`` bytes is to be put: the file ``name`` in the directory, or the block device of that
     name.
 
+    ``base``: content that a file which is not there yet is filled with, to begin from; it is the caller's to close.
     ``hashing`` is told how far it is with what is there from before. Errors: those of :class:`~.parts.Part` and
-    ``unknown-format``, ``bad-size``, ``too-small``, ``in-use``, ``tool-missing``, ``image-unusable``.
+    ``unknown-format``, ``bad-size``, ``too-small``, ``in-use``, ``tool-missing``, ``image-unusable``, ``no-base``.
     """
     check_format(format_, FORMATS)
     if size < 0 or (format_ != "raw" and (size % _SECTOR or not size)):
@@ -84,6 +92,8 @@ def open_sink(directory: Path, name: str, size: int, format_: str, hashing: Hash
         )
     check_name(name)
     if _is_device(directory, name):
+        if base is not None:
+            raise refuse("no-base", f"{name} is a device, and begins from what is in it", "leave the base out")
         return _open_device(directory, name, size, format_, hashing)
     with ExitStack() as opened:
         part = Part(directory, name, format_)
@@ -101,7 +111,7 @@ def open_sink(directory: Path, name: str, size: int, format_: str, hashing: Hash
             raise refuse(
                 "bad-size", f"a {format_} image of {size} bytes gets {disk.size}", "transfer it as raw or qcow2"
             )
-        sink = PartSink(part, disk, directory, hashing)
+        sink = PartSink(part, disk, directory, hashing, base)
         opened.pop_all()
         return sink
 

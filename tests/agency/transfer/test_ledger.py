@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import timedelta
@@ -37,6 +38,17 @@ def test_a_token_means_what_it_was_issued_for(ledger: Ledger) -> None:
     transfer, token = issue(ledger)
     assert ledger.find(token) == transfer
     assert (transfer.direction, transfer.file, transfer.peer) == ("write", "disk.img", "transfer.a.example")
+
+
+def test_a_file_of_an_earlier_version(tmp_path: Path) -> None:
+    """What an earlier version has written, which knew of less, is gone on with."""
+    with closing(Ledger(tmp_path)) as ledger:
+        transfer, token = issue(ledger)
+    with closing(sqlite3.connect(tmp_path / FILE, isolation_level=None)) as database:
+        database.execute("ALTER TABLE transfers DROP COLUMN base")
+    with closing(Ledger(tmp_path)) as ledger:
+        assert ledger.find(token) == transfer
+        assert issue(ledger)[0].state is State.WAITING
 
 
 def test_the_token_is_not_kept(ledger: Ledger, tmp_path: Path) -> None:
