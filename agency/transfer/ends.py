@@ -33,6 +33,10 @@ class Source(Protocol):
     def check_unchanged(self) -> None:
         """Refuse (``source-changed``) if the content is not any more what it was when it was opened."""
 
+    def interrupt(self) -> None:
+        """Have whoever waits in another call give up soon, by an error, where what he waits for can be ended (another
+        process, a provider; not a disk). It is of no more use; :meth:`close` follows."""
+
     def close(self) -> None:
         """Let go of it."""
 
@@ -59,6 +63,11 @@ class Sink(Protocol):
 
     def read(self, offset: int, length: int) -> bytes:
         """A block that was written there in this transfer, or is known from before."""
+
+    def interrupt(self) -> None:
+        """Have whoever waits in another call give up soon, by an error, where what he waits for can be ended (another
+        process, a provider; not a disk); what is not complete by then gets no name. :meth:`leave` follows, unless it is
+        complete."""
 
     def finish(self, manifest: Manifest) -> None:
         """The content is complete: make it durable, give it its name, then save its manifest, and close. Where that

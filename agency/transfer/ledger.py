@@ -105,7 +105,7 @@ class Ledger:
         file.touch(mode=0o600)
         self._lock = threading.Lock()
         self._database = sqlite3.connect(file, check_same_thread=False, isolation_level=None)
-        self._database.execute("PRAGMA synchronous = FULL")
+        self._database.execute("PRAGMA synchronous = EXTRA")
         self._database.execute(f"CREATE TABLE IF NOT EXISTS transfers (token PRIMARY KEY, {', '.join(_COLUMNS)})")
         there = {name for _, name, *_ in self._database.execute("PRAGMA table_info(transfers)")}
         for name in (name for name in _COLUMNS if name not in there):  # of an earlier version's file

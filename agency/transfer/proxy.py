@@ -161,7 +161,8 @@ class Proxy:
             self._verifying.add(id_)
         try:
             with below(self._root, transfer.file) as (directory, name):
-                size, root = root_of(End(transfer.direction, directory, name, transfer.format), self._scratch)
+                end = End(transfer.direction, directory, name, transfer.format)
+                size, root = root_of(end, self._scratch, lambda: self._stopping)
         finally:
             self._verifying.discard(id_)
         return {"size": size, "root": root, "same": (size, root) == (transfer.size, transfer.root)}

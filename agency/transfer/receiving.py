@@ -59,8 +59,13 @@ def receive(
     statement that the sender gets (up to 64 KiB) from the manifest, after the sink is finished. All else is as in
     :func:`agency.transfer.sending.send`.
     """
-    with Session(streams, sink.size, idle=idle, bandwidth=bandwidth, progress=progress, cancelled=cancelled) as session:
-        return _Receiving(sink, session, idle).receive(testify, scratch)
+    session = Session(streams, sink, idle=idle, bandwidth=bandwidth, progress=progress, cancelled=cancelled)
+    receiving = _Receiving(sink, session, idle)
+    try:
+        with session:
+            return receiving.receive(testify, scratch)
+    finally:
+        receiving.close()
 
 
 class _Receiving:
@@ -73,26 +78,35 @@ class _Receiving:
         self._left = -(-sink.size // UNIT)
         self._lock = threading.Condition()
         self._turn = 0
-        self.blank = False
+        self.blank = self._finished = False
+        self._known: Manifest | None = None
         self.manifest: Manifest
 
     def receive(self, testify: Callable[[Manifest], bytes], scratch: Path | None) -> Result:
-        manifest = None
-        try:
-            self._hear_what_comes()
-            known = self._session.aside(self.sink.known)
-            manifest = self.manifest = known or Manifest(self.sink.size, scratch)
-            self.blank = self.sink.blank and known is None
-            self._say_what_is_there(known)
-            self._session.run(self._work)
-            root = self._check_whole()
-            self._session.too_late()
-        except BaseException:
-            self._leave(manifest)
-            raise
-        with manifest:
-            self._session.aside(lambda: self.sink.finish(manifest))
-            return self._end(root, testify)
+        self._hear_what_comes()
+        self._session.aside(self._learn, self._is_busy)
+        self.manifest = self._known or Manifest(self.sink.size, scratch)
+        self.blank = self.sink.blank and self._known is None
+        self._say_what_is_there(self._known)
+        self._session.run(self._work)
+        root = self._check_whole()
+        self._session.aside(self._finish, self._is_busy_if_heard)
+        return self._end(root, testify)
+
+    def _is_busy(self) -> None:
+        self._session.streams[0].write(Kind.WAIT)
+
+    def _is_busy_if_heard(self) -> None:
+        with contextlib.suppress(Lost):  # all has come: it becomes complete though nobody waits for that
+            self._is_busy()
+
+    def _learn(self) -> None:
+        self._known = self.sink.known()
+
+    def _finish(self) -> None:
+        self.sink.finish(self.manifest)
+        self._finished = True
+        self._session.complete()
 
     def _hear_what_comes(self) -> None:
         stream = self._session.streams[0]
@@ -123,14 +137,17 @@ class _Receiving:
 
     def _end(self, root: bytes, testify: Callable[[Manifest], bytes]) -> Result:
         self._session.report()  # the statement says how much went over the wire
-        statement = self._session.aside(lambda: testify(self.manifest))
+        statement = self._session.aside(lambda: testify(self.manifest), self._is_busy_if_heard)
         with contextlib.suppress(Lost):  # the content is there all the same
             self._session.streams[0].write(Kind.RESULT, statement)
         return self._session.result(root, statement)
 
-    def _leave(self, manifest: Manifest | None) -> None:
+    def close(self) -> None:
+        """Leave what is not complete for another attempt, once the other side knows that this one is over."""
+        manifest = getattr(self, "manifest", self._known)
         try:
-            self.sink.leave(manifest)
+            if not self._finished:
+                self.sink.leave(manifest)
         except Exception:
             log.warning("what came of a transfer that ended early could not be kept", exc_info=True)
         finally:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,6 +27,7 @@ from agency.transfer.wire import (
     SAME_UNITS,
     UNREADABLE,
     BlockKind,
+    Frame,
     Kind,
     Stream,
     bad_peer,
@@ -34,6 +36,11 @@ from agency.transfer.wire import (
 
 _UNDER_WAY = 64
 """Frames of a stream that the destination need not have confirmed: memory is bounded by it, and so is what is lost."""
+_BUSY = 600.0
+"""Seconds that the destination may say to be busy, before the first unit and again after the last one: its slowest
+flush, or a provider's work."""
+_SLOWEST_DISK = 8 << 20
+"""Bytes a second: it may be busy for as long as reading the content takes at that pace, too."""
 
 
 def send(
@@ -57,7 +64,7 @@ def send(
     Raises :class:`~agency.problems.AgencyError`: ``cancelled``, ``link-lost`` (worth another attempt),
     ``peer-refused``, ``bad-peer``, whatever the source says, or ``source-changed``.
     """
-    session = Session(streams, source.size, idle=idle, bandwidth=bandwidth, progress=progress, cancelled=cancelled)
+    session = Session(streams, source, idle=idle, bandwidth=bandwidth, progress=progress, cancelled=cancelled)
     with session, Manifest(source.size, scratch) as mine, Manifest(source.size, scratch) as theirs:
         return _Sending(source, session, compress, mine, theirs).send()
 
@@ -78,7 +85,7 @@ class _Sending:
         first.write(Kind.BEGIN, BEGIN.pack(self._source.size, BLOCK))
         self._hear_what_is_there()
         self._session.run(self._work)
-        self._source.check_unchanged()
+        self._session.aside(self._source.check_unchanged)
         root = self.mine.root()
         for each in self._session.streams:
             each.write(Kind.END, root)
@@ -87,9 +94,8 @@ class _Sending:
     def _hear_what_is_there(self) -> None:
         """The destination's manifest, as far as it has one."""
         stream, zstd, after = self._session.streams[0], zstandard.ZstdDecompressor(), 0
-        while (frame := stream.next(Kind.HAVE, Kind.WAIT)).length or frame.kind is Kind.WAIT:
-            if frame.kind is Kind.WAIT:
-                continue
+        answer = self._patiently(Kind.HAVE)
+        while (frame := next(answer)).length:
             values = unpack(zstd, stream.read(frame.length), UNIT)
             first, count = frame.unit * UNIT_BLOCKS, len(values) // DIGEST
             if frame.unit < after or not count or len(values) % DIGEST or first + count > self.theirs.blocks:
@@ -100,10 +106,21 @@ class _Sending:
             self.places = None
 
     def _hear_the_end(self) -> bytes:
-        stream = self._session.streams[0]
-        while (frame := stream.next(Kind.RESULT, Kind.WAIT)).kind is Kind.WAIT:
-            pass
-        return stream.read(frame.length)
+        return self._session.streams[0].read(next(self._patiently(Kind.RESULT)).length)
+
+    def _patiently(self, kind: Kind) -> Iterator[Frame]:
+        """The frames of that kind that come, though the destination may say that it is busy; not for ever."""
+        most = _BUSY + self._source.size / _SLOWEST_DISK
+        end = time.monotonic() + most
+        while True:
+            frame = self._session.streams[0].next(kind, Kind.WAIT)
+            if frame.kind is not Kind.WAIT:
+                yield frame
+            elif time.monotonic() > end:
+                what = f"the other transfer proxy has been busy with what is there for {most:.0f} seconds"
+                raise refuse("peer-too-slow", what, "see what its disk is busy with; then start it again: it goes on")
+            else:
+                self._session.check()
 
     def _work(self, number: int) -> None:
         _Courier(self, self._session.streams[number], self._session.tallies[number]).work()

@@ -7,11 +7,13 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
+from functools import partial
 from typing import Self, TypeVar
 
 from agency.problems import AgencyError, problem_of, refuse
+from agency.transfer.ends import Sink, Source
 from agency.transfer.pace import Bandwidth, Share
 from agency.transfer.progress import Progress, Result
 from agency.transfer.wire import PROBLEM, Kind, Lost, PeerRefused, Stopped, Stream, problem_for_peer
@@ -30,6 +32,8 @@ _LINGER = 0.5
 """Seconds for the other side to hear why we give up."""
 _WAIT = 5.0
 """Seconds between signs of life while one side works for long."""
+_TO_END = 0.4
+"""Seconds that a thread has to end by itself; and once more, when what it waits for was interrupted."""
 
 
 @dataclass
@@ -60,7 +64,7 @@ class Session:
     def __init__(
         self,
         sockets: Sequence[socket.socket],
-        total: int,
+        end: Source | Sink,
         *,
         idle: float,
         bandwidth: Bandwidth | None,
@@ -70,10 +74,12 @@ class Session:
         share = Share(bandwidth) if bandwidth else None
         self.streams = [Stream(each, idle=idle, share=share, check=self.check) for each in sockets]
         self.tallies = [Tally() for _ in sockets]
-        self.total = total
+        self.total = end.size
         self.start = time.monotonic()
+        self._end = end
         self._progress, self._cancelled = progress, cancelled
-        self._stopped = self._ending = False
+        self._stopped = self._ending = self._complete = False
+        self._threads: list[threading.Thread] = []
         self._director = threading.get_ident()
         self._errors: list[BaseException] = []
         self._recently = [(self.start, 0)]
@@ -94,34 +100,41 @@ class Session:
         """Raise if the transfer should not go on."""
         if self._stopped:
             raise Stopped
-        if threading.get_ident() == self._director and not self._ending and self._cancelled():
+        ending = self._ending or self._complete
+        if threading.get_ident() == self._director and not ending and self._cancelled():
             raise refuse("cancelled", "the transfer was cancelled", "start it again: it goes on from here")
 
     def run(self, work: Callable[[int], None]) -> None:
         """Do the work of each stream, by its number, in threads of their own; when all have ended, raise the gravest of
         their errors."""
-        numbers = range(len(self.streams))
-        threads = [threading.Thread(target=self._guarded, args=(work, each), daemon=True) for each in numbers]
-        for each in threads:
-            each.start()
+        self._threads = [_started(partial(self._guarded, work, each)) for each in range(len(self.streams))]
         try:
-            self._direct(threads)
-        finally:
-            self._stopped = True
-            for each in threads:
-                each.join()
-            self._stopped = False
-        if self._errors:
-            raise min(self._errors, key=lambda error: isinstance(error, Lost))
+            self._direct()
+        except BaseException as error:
+            self._see_end(self._threads, error)
+            raise
+        gravest = min(self._errors, key=lambda error: isinstance(error, Lost), default=None)
+        self._see_end(self._threads, gravest)
+        if gravest:
+            raise gravest
 
-    def aside(self, job: Callable[[], T]) -> T:
-        """Do what takes long, and let the other side see meanwhile that there is somebody."""
-        with ThreadPoolExecutor(1) as pool:
-            future = pool.submit(job)
-            while not wait([future], _WAIT).done:
-                with contextlib.suppress(Lost):
-                    self.streams[0].write(Kind.WAIT)
-            return future.result()
+    def aside(self, job: Callable[[], T], signs: Callable[[], None] = lambda: None) -> T:
+        """Do what takes long, with ``signs`` of life now and then. A cancel is obeyed meanwhile, and an error of the
+        signs raised, unless the job makes the transfer complete all the same."""
+        future: Future[T] = Future()
+        thread = _started(lambda: _fulfil(future, job))
+        said = time.monotonic()
+        try:
+            while not wait([future], _TICK).done:
+                self.check()
+                if time.monotonic() - said > _WAIT:
+                    said = time.monotonic()
+                    signs()
+        except BaseException as error:
+            self._see_end([thread], error)
+            if not self._complete:
+                raise
+        return future.result()
 
     def report(self) -> None:
         """Tell how far it is."""
@@ -140,22 +153,41 @@ class Session:
         wire, seconds = sum(each.wire for each in self.streams), time.monotonic() - self.start
         return Result(self.total, wire=wire, seconds=seconds, root=root, statement=statement, **sums)
 
-    def too_late(self) -> None:
-        """From here on it cannot be cancelled."""
-        self._ending = True
+    def complete(self) -> None:
+        """The content is there: from here on nothing can be cancelled."""
+        self._complete = True
+
+    def _see_end(self, threads: list[threading.Thread], error: BaseException | None) -> None:
+        """Wait for them to end: by themselves, or as what they wait for is interrupted. Where that cannot be (a disk
+        that hangs), nobody else is to wait with us: the other side hears now that it is over."""
+        self._stopped = True
+        for resort in (self._end.interrupt, lambda: self._close(error)):
+            end = time.monotonic() + _TO_END
+            for each in threads:
+                each.join(max(end - time.monotonic(), 0))
+            if any(each.is_alive() for each in threads):
+                resort()
+        for each in threads:
+            each.join()
+        self._stopped = False
 
     def _close(self, error: BaseException | None) -> None:
-        """End the streams; tell the other side first if an error is the reason, unless it is the other side's own."""
-        self.too_late()
+        """End the streams; tell the other side first if an error is the reason, unless it is the other side's own. A
+        stream that a thread still has is cut."""
+        self._ending = True
+        kept = [stream for stream, thread in zip(self.streams, self._threads, strict=False) if thread.is_alive()]
+        ours = [stream for stream in self.streams if stream not in kept]
+        for each in kept:
+            each.cut()
         tell = isinstance(error, AgencyError) and not isinstance(error, Lost | PeerRefused)
         said = problem_for_peer(error.problem) if isinstance(error, AgencyError) else b""
-        for each in self.streams if tell else ():
+        for each in ours if tell else ():
             if each.clean:
                 each.hurry(_LINGER)
                 with contextlib.suppress(Lost):
                     each.write(Kind.RESULT, said, flags=PROBLEM)
         end = time.monotonic() + (_LINGER if tell else 0)
-        for each in self.streams:
+        for each in ours:
             each.close(end)
 
     def _guarded(self, work: Callable[[int], None], number: int) -> None:
@@ -166,10 +198,10 @@ class Session:
         except BaseException as error:  # noqa: BLE001 - raised again by the director
             self._errors.append(error)
 
-    def _direct(self, threads: list[threading.Thread]) -> None:
+    def _direct(self) -> None:
         """Watch over the threads until they end, or should: at once, or when one breaks and no better reason comes."""
         reported = broken = time.monotonic()
-        while alive := [each for each in threads if each.is_alive()]:
+        while alive := [each for each in self._threads if each.is_alive()]:
             alive[0].join(_TICK)
             self.check()
             now = time.monotonic()
@@ -180,3 +212,17 @@ class Session:
             if now - reported > _REPORT:
                 reported = now
                 self.report()
+
+
+def _started(job: Callable[[], None]) -> threading.Thread:
+    """It is done in a thread that the process does not wait for."""
+    thread = threading.Thread(target=job, daemon=True)
+    thread.start()
+    return thread
+
+
+def _fulfil(future: Future[T], job: Callable[[], T]) -> None:
+    try:
+        future.set_result(job())
+    except BaseException as error:  # noqa: BLE001 - raised again by who waits for it
+        future.set_exception(error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import select
 import socket
@@ -212,6 +213,11 @@ class Stream:
         """Have no more patience than that from now on."""
         self._idle = seconds
 
+    def cut(self) -> None:
+        """End it for the other side, and for the thread that has it: any other may do so."""
+        with contextlib.suppress(OSError):
+            socket.socket.shutdown(self._sock, socket.SHUT_RDWR)
+
     def close(self, end: float) -> None:
         """End the stream; wait until then (:func:`time.monotonic`) for the other side to hear what was said last."""
         scrap = bytearray(65536)
@@ -315,6 +321,7 @@ _IN_PUBLIC = {
     "disk-full": "the disk there is full",
     "source-changed": "the source changed while it was read",
     "link-lost": "it lost the connection",
+    "peer-too-slow": "it has waited for too long",
     "system-refused": "the system there could not read or write",
 }
 """What a peer is told of our problems: nothing of what is ours, as paths or names."""

@@ -187,13 +187,16 @@ def _checked(result: Result) -> str:
     return statement
 
 
-def root_of(end: End, scratch: Path) -> tuple[int, str]:
-    """The size and root of the content as it is on the disk now: everything is read again. Blocks."""
+def root_of(end: End, scratch: Path, cancelled: Callable[[], bool]) -> tuple[int, str]:
+    """The size and root of the content as it is on the disk now: everything is read again. Blocks, until ``cancelled``
+    says so."""
     with closing(open_source(end.directory / end.name, end.format)) as source, Manifest(source.size, scratch) as whole:
         whole.fill(0, whole.blocks, ZERO)
         after = 0  # the unit after the one that was read last
         for offset, length in source.extents():
             for unit in range(max(after, offset // UNIT), -(-(offset + length) // UNIT)):
+                if cancelled():
+                    raise refuse("cancelled", "the content was not read to its end", "ask again")
                 whole.set_unit(unit, digests(source.read(unit * UNIT, min(UNIT, source.size - unit * UNIT))))
                 after = unit + 1
         source.check_unchanged()

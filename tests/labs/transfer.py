@@ -7,9 +7,11 @@ process = Killable(site); process.kill() # in one of its own, which is there in 
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -148,8 +150,10 @@ def push_slowly(site: Site, port: int, token: bytes, file: Path, rate: float, st
 class Cuttable:
     """What stands between two proxies: a relay that can be cut."""
 
-    def __init__(self, port: int) -> None:
-        self._to = port
+    def __init__(self, port: int, most: float = math.inf) -> None:
+        """``most``: after so many bytes, both ways together, it carries nothing more until it is cut."""
+        self._to, self._most = port, most
+        self._cut = threading.Event()
         self._ends: list[socket.socket] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
@@ -172,12 +176,16 @@ class Cuttable:
             while data := source.recv(65536):
                 self.carried += len(data)
                 sink.sendall(data)
+                if self.carried >= self._most:
+                    self._cut.wait()
             sink.shutdown(socket.SHUT_WR)
         except OSError:
             return
 
     def cut(self) -> None:
         """Both ends see that the other is gone."""
+        self._most = math.inf
+        self._cut.set()
         for end in self._ends:
             try:
                 end.shutdown(socket.SHUT_RDWR)
@@ -197,3 +205,11 @@ def free_port() -> int:
     """A port that nobody has."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return int(listener.getsockname()[1])
+
+
+def until(true: Callable[[], object]) -> None:
+    """Wait for it."""
+    end = time.monotonic() + 30
+    while not true():
+        assert time.monotonic() < end, "it does not happen"
+        time.sleep(0.01)

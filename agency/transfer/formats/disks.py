@@ -43,6 +43,9 @@ class Disk(Protocol):
     def settle(self) -> None:
         """See that all that was written is in the file, which is then whole; nothing is written after that."""
 
+    def interrupt(self) -> None:
+        """Have whoever waits in another call give up soon, by an error, if that can be."""
+
     def close(self) -> None:
         """Let go of it."""
 
@@ -133,6 +136,9 @@ class FileDisk:
 
     def settle(self) -> None:
         """It is in the file at once."""
+
+    def interrupt(self) -> None:
+        """The system's own calls cannot be."""
 
     def close(self) -> None:
         """Close the file."""

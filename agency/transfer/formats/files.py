@@ -52,6 +52,10 @@ class DiskSource:
                 "stop what writes to it, or take a snapshot of it; then transfer it again",
             )
 
+    def interrupt(self) -> None:
+        """As far as the disk can be."""
+        self._disk.interrupt()
+
     def close(self) -> None:
         """Close everything."""
         self._disk.close()
@@ -119,6 +123,11 @@ class PartSink:
         """What the disk says."""
         return self._disk.read(offset, length)
 
+    def interrupt(self) -> None:
+        """As far as the disk can be; and the part gets no name any more."""
+        self._part.give_up()
+        self._disk.interrupt()
+
     def finish(self, manifest: Manifest) -> None:
         """It has its name, and its manifest, when this returns. If it cannot, it is to be left."""
         self._part.begin()
@@ -176,6 +185,10 @@ class DeviceSink:
     def read(self, offset: int, length: int) -> bytes:
         """What the disk says."""
         return self._disk.read(offset, length)
+
+    def interrupt(self) -> None:
+        """As far as the disk can be."""
+        self._disk.interrupt()
 
     def finish(self, manifest: Manifest) -> None:
         """It is durable when this returns. If it cannot, it is to be left."""

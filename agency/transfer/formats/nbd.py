@@ -103,6 +103,10 @@ class NbdDisk:
         self._server.end()
         self._settled = True
 
+    def interrupt(self) -> None:
+        """End the server at once, in whatever order its image then is."""
+        self._server.interrupt()
+
     def close(self) -> None:
         """End the server."""
         self._hang_up()
@@ -132,20 +136,24 @@ class _Server:
 
     It is given a listening socket (systemd's way), to which all connections are made before it starts: the socket's
     name is gone before anything can be had there, and once the last connection is closed, whatever closed it, the
-    server ends in order.
+    server ends in order. Not so while a connection has said nothing yet: therefore it is asked to end when the thread
+    that starts it does, which lives as long as the transfer; a process that was gone before it could ask for that
+    starts none.
     """
 
     def __init__(self, node: Node, files: Sequence[int], name: str, *, writing: bool) -> None:
         require("qemu-nbd")
+        require("setpriv", "util-linux")
         self._name, self._files = name, files
         self._words = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the server
         listener, self.connections = _connected()
         access = ["--discard=unmap"] if writing else ["--read-only"]
         order = ["qemu-nbd", f"--shared={_CONNECTIONS}", *access, f"json:{json.dumps(node)}"]
-        wrapper = 'LISTEN_PID=$$ LISTEN_FDS=1 exec "$@" 3<&0 </dev/null'  # the first is number 3, by that convention
+        # the listening socket is number 3, by that convention
+        wrapper = '[ "$PPID" = "$0" ] && LISTEN_PID=$$ LISTEN_FDS=1 exec "$@" 3<&0 </dev/null'
         with listener:
             self._process = subprocess.Popen(
-                ["sh", "-c", wrapper, "sh", *order],
+                ["setpriv", "--pdeathsig", "TERM", "sh", "-c", wrapper, str(os.getpid()), *order],
                 stdin=listener.fileno(),
                 stdout=self._words,
                 stderr=self._words,
@@ -161,6 +169,13 @@ class _Server:
             raise refuse("image-unusable", f"qemu-nbd does not let go of {self._name}", "transfer it again") from error
         if code:
             raise self.failed(f"qemu-nbd ended with {code}")
+
+    def interrupt(self) -> None:
+        """Whoever waits for an answer, or for its end, waits no more; any thread may call this."""
+        for connection in self.connections:
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+        self._process.kill()
 
     def failed(self, why: object) -> AgencyError:
         """The error for a server that does not do as it should: in its own words if it said any. It is ended."""

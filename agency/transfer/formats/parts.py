@@ -50,7 +50,7 @@ class Part:
         self.length: int | None = None
         """Bytes that the file gets when it is first written to; None: it has its own."""
         self.is_new = False
-        self._is_named = self._is_begun = False
+        self._is_named = self._is_begun = self._given_up = False
         self.file = -1
         try:
             with self._alone():
@@ -109,14 +109,21 @@ class Part:
                     with self._alone():
                         self._rename(self._name, self._part)
                 self._manifest_file.unlink(missing_ok=True)
+                os.fsync(self._place)  # or it might be there again after a power loss, with the file's old times
                 if self.length is not None:
                     os.ftruncate(self.file, self.length)
                 self._is_named, self._is_begun = False, True
+
+    def give_up(self) -> None:
+        """It is not to have its name any more; any thread may say so."""
+        self._given_up = True
 
     def deliver(self, manifest: Manifest) -> None:
         """Its content is complete: make it durable, give it the name, and keep the manifest with it."""
         self.begin()
         os.fsync(self.file)
+        if self._given_up:
+            raise refuse("cancelled", f"the transfer to {self._name} was given up", "transfer it again")
         manifest.save(self._manifest_file, self._proof(named=False))
         with self._alone():
             self._rename(self._part, self._name)

@@ -44,10 +44,10 @@ def create(file: int, format_: str, size: int, name: str) -> None:
         ) from error
 
 
-def require(tool: str) -> None:
+def require(tool: str, package: str = "qemu-utils") -> None:
     """``tool-missing`` if it is not installed."""
     if shutil.which(tool) is None:
-        raise refuse("tool-missing", f"{tool} is not installed", "install QEMU's tools (Debian's package qemu-utils)")
+        raise refuse("tool-missing", f"{tool} is not installed", f"install Debian's package {package}")
 
 
 def told(words: str, files: Sequence[int], name: str) -> str:

@@ -10,10 +10,11 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterator
 from concurrent.futures import CancelledError, Future, wait
 from contextlib import suppress
 from io import UnsupportedOperation
+from typing import Any, TypeVar
 
 from blake3 import blake3
 
@@ -23,6 +24,8 @@ from agency.transfer.manifest import Manifest
 from vendor_modules.capabilities import ImageDownload, ImageUpload
 from vendor_modules.errors import Unavailable
 from vendor_modules.resources import Image, ImageSpec, Key
+
+T = TypeVar("T")
 
 _ATTEMPTS = 5
 """How often a download that breaks is gone on with, without a byte in between."""
@@ -46,7 +49,7 @@ class ImageSource:
         self._module, self._image = module, image
         self._loop = asyncio.get_running_loop()
         self._stream: AsyncIterator[bytes] | None = None
-        self._taking: Future[bytes] | None = None
+        self._taking: Future[Any] | None = None
         self._closed = False
         self._left = b""
         """What has come and was not read yet."""
@@ -64,11 +67,7 @@ class ImageSource:
         """The next of it; a download that breaks is gone on with."""
         if offset != self._position:
             raise _out_of_turn(offset, self._position)
-        self._taking = asyncio.run_coroutine_threadsafe(self._take(length), self._loop)
-        try:
-            data = self._taking.result()
-        except CancelledError as error:
-            raise _given_up() from error
+        data = self._taken(self._take(length))
         self._hash.update(data)
         self._position += length
         return data
@@ -76,14 +75,29 @@ class ImageSource:
     def check_unchanged(self) -> None:
         """What was read must be all there is, and have the digest that the provider says; without one, the image must
         be what it was."""
-        asyncio.run_coroutine_threadsafe(self._check(), self._loop).result()
+        self._taken(self._check())
 
-    def close(self) -> None:
-        """End the download; a thread that reads is refused."""
+    def interrupt(self) -> None:
+        """A thread that reads is refused."""
         self._closed = True
         if self._taking is not None:
             self._taking.cancel()
+
+    def close(self) -> None:
+        """End the download; a thread that reads is refused."""
+        self.interrupt()
         asyncio.run_coroutine_threadsafe(self._hang_up(), self._loop).result()
+
+    def _taken(self, job: Coroutine[Any, Any, T]) -> T:
+        """What comes of it, in the event loop."""
+        taking: Future[T] = asyncio.run_coroutine_threadsafe(job, self._loop)
+        self._taking = taking
+        if self._closed:
+            taking.cancel()
+        try:
+            return taking.result()
+        except CancelledError as error:
+            raise _given_up() from error
 
     async def _check(self) -> None:
         now = await self._module.describe_image(self._image.id)
@@ -174,13 +188,15 @@ class ImageSink:
         """What was written is gone: nothing is copied from a sequential sink."""
         raise UnsupportedOperation("what was written to a vendor cannot be read again here")
 
+    def interrupt(self) -> None:
+        """The upload is given up."""
+        self._no_more(_given_up())
+        self._upload.cancel()
+
     def finish(self, manifest: Manifest) -> None:
         """Wait until the provider has it, and it can be used; :attr:`image` is what the provider says it is."""
         self._no_more(refuse("incomplete", "not all of the content came", "transfer it again"))
-        try:
-            self.image = self._upload.result()
-        except CancelledError as error:
-            raise _given_up() from error
+        self.image = self._uploaded()
 
     def leave(self, manifest: Manifest | None) -> None:
         """Give the upload up: the provider has nothing of it that could be used."""
@@ -188,11 +204,17 @@ class ImageSink:
         wait([self._upload], timeout=_GRACE)
         self._upload.cancel()
 
+    def _uploaded(self) -> Image:
+        try:
+            return self._upload.result()
+        except CancelledError as error:
+            raise _given_up() from error
+
     def _hold(self, offset: int, what: bytes | int, length: int) -> None:
         with self._moved:
             self._moved.wait_for(lambda: len(self._held) < _HELD or self._upload.done())
             if self._upload.done():  # it failed, or the provider had the image already
-                self._upload.result()
+                self._uploaded()
                 return
             if offset != self._position:
                 raise _out_of_turn(offset, self._position)

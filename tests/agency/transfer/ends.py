@@ -35,6 +35,8 @@ class MemorySource:
 
     def check_unchanged(self) -> None: ...
 
+    def interrupt(self) -> None: ...
+
     def close(self) -> None: ...
 
 
@@ -74,6 +76,8 @@ class MemorySink:
     def read(self, offset: int, length: int) -> bytes:
         assert not self.sequential
         return bytes(self.content[offset : offset + length])
+
+    def interrupt(self) -> None: ...
 
     def finish(self, manifest: Manifest) -> None:
         self.root = manifest.root()

@@ -6,19 +6,22 @@ import random
 import socket
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agency.problems import AgencyError
+from agency.transfer import sending
 from agency.transfer.ends import BLOCK, UNIT
 from agency.transfer.manifest import UNKNOWN, Manifest, digest
 from agency.transfer.progress import Result
 from agency.transfer.receiving import receive
 from agency.transfer.sending import send
-from agency.transfer.wire import BEGIN, HEADER, Kind, Lost
+from agency.transfer.wire import BEGIN, HEADER, Kind, Lost, PeerRefused
 from tests.agency.transfer.ends import MemorySink, MemorySource, transfer
 
 CONTENT = random.Random(6).randbytes(12 * UNIT - 77)  # noqa: S311 - the same each time
@@ -135,3 +138,90 @@ def test_a_cancel_is_obeyed_while_the_peer_does_not_move(who: Callable[..., Resu
             who(MemorySource(CONTENT) if who is send else sink, [theirs], idle=600, cancelled=cancelled)
     assert caught.value.problem.code == "cancelled"
     assert who is send or sink.left is not None
+
+
+def hang(end: Any, call: str, *, helps: bool) -> tuple[threading.Event, threading.Event]:
+    """Have a call of the end's hang until it is let go, or, if that ``helps``, interrupted: when it has begun to, and
+    what lets it go."""
+    begun, let_go = threading.Event(), threading.Event()
+    really = getattr(end, call)
+
+    def hung(*arguments: Any) -> Any:
+        begun.set()
+        assert let_go.wait(60), "nobody lets it go"
+        if helps:
+            raise OSError(4, "Interrupted system call")
+        return really(*arguments)
+
+    setattr(end, call, hung)
+    if helps:
+        end.interrupt = let_go.set
+    return begun, let_go
+
+
+@pytest.mark.parametrize("helps", [True, False])
+@pytest.mark.parametrize("call", ["read", "check_unchanged", "known", "write", "finish"])
+def test_a_cancel_is_obeyed_while_an_end_hangs(call: str, helps: bool) -> None:
+    """What can be interrupted is; where that cannot be, the other side need not wait for it. Then what is there is left
+    for the next time, or complete if it has become so."""
+    source, sink = MemorySource(CONTENT), MemorySink(len(CONTENT))
+    at_source = call in ("read", "check_unchanged")
+    begun, let_go = hang(source if at_source else sink, call, helps=helps)
+    sockets = [socket.socketpair() for _ in range(2)]
+    theirs: dict[str, Any] = {"idle": 600}
+    ours = theirs | {"cancelled": begun.is_set}
+    with ThreadPoolExecutor(2) as pool:
+        sent = pool.submit(send, source, [a for a, _ in sockets], **(ours if at_source else theirs))
+        received = pool.submit(receive, sink, [b for _, b in sockets], **(theirs if at_source else ours))
+        hangs, other = (sent, received) if at_source else (received, sent)
+        try:
+            told = other.exception(30)
+            assert isinstance(told, PeerRefused | Lost)
+            assert helps or not hangs.done()
+            error = hangs.exception(30) if helps else None
+        finally:
+            let_go.set()
+        if call == "finish" and not helps:
+            assert hangs.result().root == sink.root
+            return
+        error = hangs.exception()
+    assert isinstance(error, AgencyError)
+    assert error.problem.code == "cancelled"
+    assert sink.left is not None
+
+
+@pytest.mark.parametrize("phase", ["known", "finish"])
+def test_a_destination_is_not_busy_for_ever(phase: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who says again and again that it works, for longer than any disk needs for that much content, is given up. It
+    gives up, too, what it then does for nobody; but what has come in full becomes complete."""
+    monkeypatch.setattr("agency.transfer.session._WAIT", 0.01)
+    monkeypatch.setattr(sending, "_BUSY", 0.3)
+    monkeypatch.setattr(sending, "_SLOWEST_DISK", 1 << 40)
+    sink = MemorySink(len(CONTENT))
+    _, let_go = hang(sink, phase, helps=phase == "known")
+    ours, theirs = socket.socketpair()
+    with ThreadPoolExecutor(2) as pool:
+        sent = pool.submit(send, MemorySource(CONTENT), [ours], idle=600)
+        received = pool.submit(receive, sink, [theirs], idle=600)
+        error = sent.exception(30)
+        assert isinstance(error, AgencyError)
+        assert error.problem.code == "peer-too-slow"
+        if phase == "known":
+            assert isinstance(received.exception(30), Lost)
+            assert let_go.is_set()
+        else:
+            let_go.set()
+            assert received.result(30).root == sink.root
+
+
+@pytest.mark.parametrize("phase", ["known", "finish"])
+def test_a_destination_may_be_busy(phase: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who is only as slow as a disk can be with that much content is waited for."""
+    monkeypatch.setattr("agency.transfer.session._WAIT", 0.01)
+    monkeypatch.setattr(sending, "_BUSY", 0)
+    monkeypatch.setattr(sending, "_SLOWEST_DISK", len(CONTENT) / 60)
+    sink = MemorySink(len(CONTENT))
+    _, let_go = hang(sink, phase, helps=False)
+    threading.Timer(0.5, let_go.set).start()
+    transfer(MemorySource(CONTENT), sink).results  # noqa: B018 - or it raises
+    assert sink.content == CONTENT

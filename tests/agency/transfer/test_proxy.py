@@ -9,7 +9,8 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -18,6 +19,7 @@ import pytest
 from agency.problems import AgencyError
 from agency.transfer import identity, proxy
 from agency.transfer.ledger import State
+from agency.transfer.manifest import digests
 from agency.transfer.pace import Bandwidth
 from agency.transfer.proxy import Limits
 from agency.transfer.work import End, Terms, receive_content
@@ -37,6 +39,7 @@ from tests.labs.transfer import (
     running,
     serve,
     two_sites,
+    until,
 )
 
 
@@ -53,14 +56,6 @@ def disk(tmp_path: Path) -> Path:
     file.write_bytes(os.urandom(2 * MIB))
     os.truncate(file, 4 * MIB)
     return file
-
-
-def until(true: Callable[[], object]) -> None:
-    """Wait for it."""
-    end = time.monotonic() + 30
-    while not true():
-        assert time.monotonic() < end, "it does not happen"
-        time.sleep(0.01)
 
 
 @contextmanager
@@ -118,6 +113,31 @@ def test_two_proxies_by_themselves(sites: tuple[Site, Site], disk: Path) -> None
         with refused("token-used"):
             proxy.start(ours, ("127.0.0.1", port), theirs, 1)
     assert (there.root / "new.img").stat().st_size == 4 * MIB
+
+
+def test_a_proxy_that_stops_reads_nothing_more(
+    sites: tuple[Site, Site], disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is being verified when a proxy is stopped is not read to its end."""
+    here, there = sites
+    token = there.token("write", "disk.img", here.proxy)
+    read: list[int] = []
+    with running(there) as (proxy, port), ThreadPoolExecutor(1) as pool:
+        push(here, port, token, disk)
+        until(lambda: there.transfer(token).state is State.COMPLETE)
+
+        def slowly(data: bytes) -> list[bytes]:
+            read.append(len(data))
+            until(lambda: proxy._stopping)
+            return digests(data)
+
+        monkeypatch.setattr("agency.transfer.work.digests", slowly)
+        verifying = pool.submit(proxy.verification, there.transfer(token).id)
+        until(lambda: read)
+        proxy.stop()
+        with refused("cancelled"):
+            verifying.result()
+    assert read == [MIB]
 
 
 def test_a_token_is_for_its_peer_only(sites: tuple[Site, Site], disk: Path, tmp_path: Path) -> None:
@@ -246,16 +266,22 @@ def test_a_cut_link(sites: tuple[Site, Site], tmp_path: Path) -> None:
     disk = tmp_path / "big.img"
     disk.write_bytes(os.urandom(16 * MIB))
     token = there.token("write", "disk.img", here.proxy)
-    with running(there) as (_, port), closing(Cuttable(port)) as link:
-        threading.Thread(target=lambda: (until(lambda: link.carried > 8 * MIB), link.cut()), daemon=True).start()
+    with running(there) as (other, port), closing(Cuttable(port, most=9 * MIB)) as link:
+        id_ = there.transfer(token).id
+
+        def cut() -> None:
+            until(lambda: (now := other.progress(id_)) and now.done >= 6 * MIB)
+            link.cut()
+
+        threading.Thread(target=cut, daemon=True).start()
         with pytest.raises(AgencyError) as caught:
-            push(here, link.port, token, disk, compress=False, bandwidth=Bandwidth(32 * MIB))
+            push(here, link.port, token, disk, compress=False)
         assert caught.value.problem.retryable
         until(lambda: there.transfer(token).state is State.BROKEN)
         result, _ = push(here, port, token, disk)
     assert (there.root / "disk.img").read_bytes() == disk.read_bytes()
-    assert result.data < 12 * MIB
-    assert result.same > 4 * MIB
+    assert result.same >= 6 * MIB
+    assert result.same + result.data == 16 * MIB
 
 
 def test_killed_twenty_times(sites: tuple[Site, Site], tmp_path: Path) -> None:

@@ -220,3 +220,49 @@ async def test_a_slow_provider_slows_the_writer(cloud: RunningCloud) -> None:
         with pytest.raises(InvalidRequest):
             await writer
         await asyncio.to_thread(sink.leave, None)
+
+
+class Hanging(TestbedModule):
+    """A module whose provider says nothing more, in a download or before or after an upload's content."""
+
+    at = ""
+    hangs = False
+
+    async def _hang(self) -> None:
+        self.hangs = True
+        await asyncio.Event().wait()
+
+    async def _download_image(self, image_id: str, offset: int) -> AsyncIterator[bytes]:
+        async for chunk in super()._download_image(image_id, offset):
+            yield chunk[:1000]
+            await self._hang()
+
+    async def _upload_image(self, spec: ImageSpec, content: Any, key: str) -> Image:
+        if self.at == "end":
+            async for _ in content():
+                pass
+        await self._hang()
+        raise AssertionError
+
+
+@pytest.mark.parametrize("at", ["download", "begin", "end"])
+async def test_a_cancel_is_obeyed_while_a_provider_hangs(cloud: RunningCloud, tmp_path: Path, at: str) -> None:
+    """A provider that says nothing more is not waited for when the transfer is cancelled."""
+    (tmp_path / "file").write_bytes(CONTENT)
+    image = await uploaded(cloud.module)
+    async with Hanging(cloud.module.vendor, cloud.module.settings, cloud.module.services) as module:
+        module.at = at
+        source: Any = ImageSource(module, image) if at == "download" else open_source(tmp_path / "file", "raw")
+        sink: Any = (
+            open_sink(tmp_path, "copy", len(CONTENT), "raw")
+            if at == "download"
+            else ImageSink(module, spec_of(CONTENT), f"hangs-{at}")
+        )
+        side = "sending" if at == "download" else "receiving"
+        options: Any = {side: {"cancelled": lambda: module.hangs}}
+        async with asyncio.timeout(60):
+            outcome = await asyncio.to_thread(transfer, source, sink, **options)
+        await asyncio.to_thread(source.close)
+    error = outcome.sent if at == "download" else outcome.received
+    assert isinstance(error, AgencyError)
+    assert error.problem.code == "cancelled"

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from agency.problems import AgencyError
 from agency.transfer.ends import UNIT
+from agency.transfer.formats import nbd
 from agency.transfer.formats.opening import FORMATS, open_sink, open_source
 from tests.agency.transfer.ends import transfer
 from tests.agency.transfer.formats.copying import needs_qemu, qemu_img, sparse_file
+from tests.labs.transfer import until
 
 SIZE = 24 * UNIT
 
@@ -85,3 +93,79 @@ def test_a_base_is_gone_on_with(tmp_path: Path) -> None:
 
 def _exact(format_: str) -> tuple[str, ...]:
     return ("-o", "force_size=on") if format_ == "vpc" else ()
+
+
+@needs_qemu
+@pytest.mark.parametrize("call", ["read", "write", "known", "settle"])
+def test_a_cancel_is_obeyed_while_qemu_hangs(tmp_path: Path, call: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A `qemu-nbd` that does not answer, or does not end, is ended when the transfer is cancelled, at either side; the
+    next transfer goes on with what is there."""
+    monkeypatch.setattr(nbd, "_PATIENCE", 3600)
+    original = sparse_file(tmp_path / "original", SIZE)
+    qemu_img("convert", "-f", "raw", "-O", "vmdk", original, tmp_path / "image")
+    if call == "known":
+        open_sink(tmp_path, "arrived", SIZE, "vmdk").leave(None)
+        sink = open_sink(tmp_path, "arrived", SIZE, "vmdk")
+        sink.write(0, original.read_bytes()[:UNIT])
+        sink.leave(None)
+    source, sink = open_source(tmp_path / "image", "vmdk"), open_sink(tmp_path, "arrived", SIZE, "vmdk")
+    disk: Any = (source if call == "read" else sink)._disk  # type: ignore[attr-defined]
+    hangs: list[bool] = []
+    really = getattr(disk, call if call != "known" else "read")
+
+    def stop(*arguments: Any) -> Any:
+        disk._server._process.send_signal(signal.SIGSTOP)
+        hangs.append(True)
+        return really(*arguments)
+
+    monkeypatch.setattr(disk, call if call != "known" else "read", stop)
+    cancelled = {"cancelled": lambda: bool(hangs)}
+    options = {"sending": cancelled} if call == "read" else {"receiving": cancelled}
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(transfer, source, sink, **options)
+        try:
+            outcome = future.result(60)
+        finally:
+            disk._server._process.kill()
+    source.close()
+    error = outcome.sent if call == "read" else outcome.received
+    assert isinstance(error, AgencyError)
+    assert error.problem.code == "cancelled"
+    source, sink = open_source(tmp_path / "image", "vmdk"), open_sink(tmp_path, "arrived", SIZE, "vmdk")
+    transfer(source, sink).results  # noqa: B018 - or it raises
+    source.close()
+    qemu_img("compare", "-f", "raw", "-F", "vmdk", original, tmp_path / "arrived")
+
+
+_DIES = """
+import os, sys
+from pathlib import Path
+from agency.transfer.formats import nbd
+from agency.transfer.formats.opening import open_source
+
+class Server(nbd._Server):
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        print(self._process.pid, flush=True)
+        os.kill(os.getpid(), 9)
+
+nbd._Server = Server
+open_source(Path(sys.argv[1]), "vmdk")
+"""
+
+
+@needs_qemu
+def test_no_qemu_outlives_who_started_it(tmp_path: Path) -> None:
+    """Who is killed before it has said a word to its `qemu-nbd` takes that along."""
+    qemu_img("create", "-f", "vmdk", tmp_path / "image", "1M")
+    run = subprocess.run([sys.executable, "-c", _DIES, tmp_path / "image"], stdout=subprocess.PIPE, check=False)
+    assert run.returncode == -signal.SIGKILL
+    process = Path(f"/proc/{int(run.stdout)}")
+    until(lambda: not process.exists() or "\nState:\tZ" in _status(process))
+
+
+def _status(process: Path) -> str:
+    try:
+        return (process / "status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return "\nState:\tZ"
