@@ -127,6 +127,8 @@ class PartSink:
         """As far as the disk can be; and the part gets no name any more."""
         self._part.give_up()
         self._disk.interrupt()
+        if self._base is not None:
+            self._base.interrupt()
 
     def finish(self, manifest: Manifest) -> None:
         """It has its name, and its manifest, when this returns. If it cannot, it is to be left."""

@@ -8,6 +8,7 @@ few connections.
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import queue
@@ -20,7 +21,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 from agency.problems import AgencyError, refuse
-from agency.transfer.formats.qemu import Node, require, told
+from agency.transfer.formats.qemu import Node, path, require, told
 
 _CONNECTIONS = 4
 _PATIENCE = 120
@@ -149,7 +150,7 @@ class _Server:
         listener, self.connections = _connected()
         access = ["--discard=unmap"] if writing else ["--read-only"]
         order = ["qemu-nbd", f"--shared={_CONNECTIONS}", *access, f"json:{json.dumps(node)}"]
-        # the listening socket is number 3, by that convention
+        order, spare = _without_3(order, files)
         wrapper = '[ "$PPID" = "$0" ] && LISTEN_PID=$$ LISTEN_FDS=1 exec "$@" 3<&0 </dev/null'
         with listener:
             self._process = subprocess.Popen(
@@ -157,8 +158,10 @@ class _Server:
                 stdin=listener.fileno(),
                 stdout=self._words,
                 stderr=self._words,
-                pass_fds=list(files),
+                pass_fds=[*files, *spare],
             )
+        for file in spare:
+            os.close(file)
 
     def end(self) -> None:
         """It has nobody any more: see that it ends, having closed the image."""
@@ -203,6 +206,15 @@ class _Server:
     def _kill(self) -> None:
         self._process.kill()
         self._process.wait()
+
+
+def _without_3(order: list[str], files: Sequence[int]) -> tuple[list[str], list[int]]:
+    """The order with another number for the file that has 3 here: there it is the listening socket's, by that
+    convention. The other number is to be closed."""
+    if 3 not in files:
+        return order, []
+    other = fcntl.fcntl(3, fcntl.F_DUPFD_CLOEXEC, 4)
+    return [word.replace(json.dumps(path(3)), json.dumps(path(other))) for word in order], [other]
 
 
 def _connected() -> tuple[socket.socket, list[socket.socket]]:

@@ -150,6 +150,7 @@ class Server(nbd._Server):
         os.kill(os.getpid(), 9)
 
 nbd._Server = Server
+os.open("/dev/null", os.O_RDONLY)
 open_source(Path(sys.argv[1]), "vmdk")
 """
 
@@ -162,6 +163,18 @@ def test_no_qemu_outlives_who_started_it(tmp_path: Path) -> None:
     assert run.returncode == -signal.SIGKILL
     process = Path(f"/proc/{int(run.stdout)}")
     until(lambda: not process.exists() or "\nState:\tZ" in _status(process))
+
+
+@needs_qemu
+def test_an_image_may_have_any_number(tmp_path: Path) -> None:
+    """Also that which the listening socket has for a `qemu-nbd`: the first that a process opens."""
+    qemu_img("create", "-f", "vmdk", tmp_path / "image", "1M")
+    words = (
+        "import os, sys; from pathlib import Path; from agency.transfer.formats.opening import open_source\n"
+        "os.closerange(3, 100); source = open_source(Path(sys.argv[1]), 'vmdk'); print(source._files, source.size)"
+    )
+    run = subprocess.run([sys.executable, "-c", words, tmp_path / "image"], stdout=subprocess.PIPE, check=True)
+    assert run.stdout == b"[3] 1048576\n"
 
 
 def _status(process: Path) -> str:
