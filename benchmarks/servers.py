@@ -10,7 +10,7 @@ import yaml
 from pydantic import SecretStr
 
 from agency.servers.accounts import _at_ejabberd
-from agency.servers.running import free_ports
+from agency.servers.running import reserved_ports
 
 DOMAINS = ("vendors.a.test", "floor-broker.a.test", "floor-vendors.a.test")
 """Components of the server beside that of its agency, which is the broker's."""
@@ -21,8 +21,8 @@ def server_with(domains: Sequence[str]) -> Iterator[tuple[Any, dict[str, int]]]:
     """A running server for a.test with these components, too; gives it, and the ports of all components by domain."""
     from tests.labs.xmpp import server_set_up
 
-    with server_set_up("ejabberd") as server:
-        ports = dict(zip(domains, free_ports(len(domains)), strict=True))
+    with server_set_up("ejabberd") as server, reserved_ports(len(domains)) as numbers:
+        ports = dict(zip(domains, numbers, strict=True))
         file = server.directory / "ejabberd.yml"
         configuration = yaml.safe_load(file.read_text())
         service = next(each for each in configuration["listen"] if each["module"] == "ejabberd_service")

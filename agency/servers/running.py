@@ -11,7 +11,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
 from agency.problems import refuse
@@ -45,27 +45,30 @@ async def temporary_server(kind: Kind, domain: str, state: Path) -> AsyncIterato
     place = Path(tempfile.mkdtemp(prefix=f"agency-{kind}-"))
     try:
         place.chmod(0o711)  # for root, the server runs as another user
-        c2s, s2s, component = free_ports(3)
-        plan = Plan(kind, domain, place / "server", c2s_port=c2s, s2s_port=s2s, component_port=component)
-        await set_up(plan, state)
-        server = RunningServer(plan)
-        try:
-            await asyncio.to_thread(server.start)
-            yield server
-        finally:
-            server.stop()  # without a thread: the loop may have none any more (DBOS takes them along)
+        with reserved_ports(3) as (c2s, s2s, component):
+            plan = Plan(kind, domain, place / "server", c2s_port=c2s, s2s_port=s2s, component_port=component)
+            await set_up(plan, state)
+            server = RunningServer(plan)
+            try:
+                await asyncio.to_thread(server.start)
+                yield server
+            finally:
+                server.stop()  # without a thread: the loop may have none any more (DBOS takes them along)
     finally:
         shutil.rmtree(place)
 
 
-def free_ports(count: int, address: str = "127.0.0.1") -> list[int]:
-    """Ports that nobody listens on now."""
-    sockets = [socket.create_server((address, 0)) for _ in range(count)]
-    try:
-        return [each.getsockname()[1] for each in sockets]
-    finally:
+@contextmanager
+def reserved_ports(count: int, address: str = "127.0.0.1") -> Iterator[list[int]]:
+    """Ports that the system gives to nobody else while the block lasts. Whoever is told of one may listen there, with
+    SO_REUSEADDR as servers do, and again after a restart: what is bound and does not listen is in nobody's way then
+    (socket(7)). A port that is merely free may be another program's a moment later."""
+    with ExitStack() as held:
+        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
         for each in sockets:
-            each.close()
+            each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            each.bind((address, 0))
+        yield [each.getsockname()[1] for each in sockets]
 
 
 class RunningServer:

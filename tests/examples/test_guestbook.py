@@ -7,19 +7,20 @@ import hashlib
 import os
 import shutil
 import signal
-import socket
 import struct
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
 import pytest
 
+from agency.servers.running import reserved_ports
 from descriptors import documents
 from descriptors.application import Application
 
@@ -85,7 +86,7 @@ class Running:
             self.process = subprocess.Popen(
                 [sys.executable, "guestbook.py"], cwd=self.folder, env=environment, stderr=console
             )
-        for _ in range(200):
+        for _ in range(1500):
             try:
                 self.client.get("/entries")
                 return
@@ -98,7 +99,7 @@ class Running:
         """End it; returns its exit status."""
         assert self.process is not None
         self.process.send_signal(how)
-        return self.process.wait(10)
+        return self.process.wait(60)
 
     def console(self) -> str:
         """What it has printed."""
@@ -127,16 +128,11 @@ def objects() -> Iterator[Objects]:
 Made = Callable[..., Running]
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @pytest.fixture
 def make(tmp_path: Path, objects: Objects) -> Iterator[Made]:
     """Make a guestbook, not started, with a device of so many bytes; all of them are killed at the end."""
     made: list[Running] = []
+    reserved = ExitStack()
 
     def one(name: str = "one", size: int = 64 * 2**20) -> Running:
         folder = tmp_path / name
@@ -149,15 +145,17 @@ def make(tmp_path: Path, objects: Objects) -> Iterator[Made]:
         (folder / "guestbook.toml").write_text(template)
         with (folder / "dev" / "vdb").open("wb") as device:
             device.truncate(size)
-        made.append(Running(folder, _free_port()))
+        (port,) = reserved.enter_context(reserved_ports(1))
+        made.append(Running(folder, port))
         return made[-1]
 
-    yield one
-    for running in made:
-        running.client.close()
-        if running.process is not None:
-            running.process.kill()
-            running.process.wait()
+    with reserved:
+        yield one
+        for running in made:
+            running.client.close()
+            if running.process is not None:
+                running.process.kill()
+                running.process.wait()
 
 
 @pytest.fixture

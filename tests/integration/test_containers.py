@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from agency.api.server import API_FILE
-from agency.servers.running import free_ports
+from agency.servers.running import reserved_ports
 from tests.labs.agency import wait_until
 from tests.labs.containers import TOP, ImageStore, image_store
 from tests.labs.postgresql import running_postgresql
@@ -103,9 +103,8 @@ def test_a_site_starts_and_answers(images: ImageStore, volumes: dict[str, Path])
     agency on PostgreSQL start as a user without privileges, the agency answers, and the secret that lets it in at
     ejabberd is in ejabberd's configuration only, and in the database encrypted."""
     services = composed()["services"]
-    c2s, s2s, component = (str(port) for port in free_ports(3))
-    ports = ["--c2s-port", c2s, "--s2s-port", s2s, "--component-port", component]
     with (
+        reserved_ports(3) as ports,
         running_postgresql(volumes["database-socket"]) as url,
         images.container("agency", mounted("agency", volumes) | mounted("init", volumes)) as agency,
         images.container("ejabberd", mounted("ejabberd", volumes)) as ejabberd,
@@ -114,7 +113,9 @@ def test_a_site_starts_and_answers(images: ImageStore, volumes: dict[str, Path])
             connection.execute("CREATE DATABASE agency")
         database = {**services["init"]["environment"], "PGPORT": str(url.split(":")[-1].split("/")[0])}
         del database["XMPP_DOMAIN"]
-        init = ["agency", "server", "init", "ejabberd", "--domain", "a.test", "--dir", "/srv/xmpp", "--json", *ports]
+        c2s, s2s, component = map(str, ports)
+        init = ["agency", "server", "init", "ejabberd", "--domain", "a.test", "--dir", "/srv/xmpp", "--json"]
+        init += ["--c2s-port", c2s, "--s2s-port", s2s, "--component-port", component]
         told = json.loads(agency.run(*init, **database))["environment"]
         told["AGENCY_SERVER"] = f"127.0.0.1:{component}"
         assert agency.run("id", "-u") == ejabberd.run("id", "-u") == str(USER)

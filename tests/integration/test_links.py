@@ -24,7 +24,7 @@ from agency.messaging.links.stanzas import ACL
 from agency.messaging.request import Responder, ask
 from agency.problems import AgencyError, refuse
 from agency.running import _link
-from agency.servers.running import free_ports
+from agency.servers.running import reserved_ports
 from agency.settings import Settings
 from agency.state import opened
 from descriptors.base import Document
@@ -282,8 +282,8 @@ async def test_no_password_and_no_server(xmpp_server: XmppServer) -> None:
         return None
 
     assert (await code_of(clients(xmpp_server, password=none))).code == "no-secret"
-    (port,) = free_ports(1)
-    problem = await code_of(clients(xmpp_server, server=("127.0.0.1", port)))
+    with reserved_ports(1) as (port,):
+        problem = await code_of(clients(xmpp_server, server=("127.0.0.1", port)))
     assert problem.code == "server-unreachable"
     assert str(port) in problem.message
 

@@ -9,14 +9,14 @@ import shlex
 import signal
 import subprocess
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
+from agency.servers.running import reserved_ports
 from tests.labs.agency import AGENCY
 from tests.labs.testbed import PASSWORD, USERNAME, RunningCloud, start_cloud
-from tests.labs.transfer import free_port
 
 ROOT = Path(__file__).parent.parent.parent
 README = (ROOT / "README.md").read_text()
@@ -60,6 +60,13 @@ async def vendor(tmp_path: Path) -> AsyncIterator[RunningCloud]:
         yield cloud
 
 
+@pytest.fixture
+def port() -> Iterator[int]:
+    """Where the transfer proxy listens."""
+    with reserved_ports(1) as (port,):
+        yield port
+
+
 def start_agency(directory: Path, environment: dict[str, str]) -> subprocess.Popen[bytes]:
     """Run `agency up` beside the other commands; returns when it is ready."""
     process = subprocess.Popen([AGENCY, "up"], cwd=directory, env=environment, stdout=subprocess.DEVNULL)
@@ -81,7 +88,7 @@ def start_proxy(command: str, port: int, directory: Path, environment: dict[str,
 
 
 @pytest.mark.integration
-async def test_every_command_of_the_readme_works(tmp_path: Path, vendor: RunningCloud) -> None:
+async def test_every_command_of_the_readme_works(tmp_path: Path, vendor: RunningCloud, port: int) -> None:
     """Whoever copies the README's commands one after the other succeeds with every one."""
     state = tmp_path / "state"
     path = f"{AGENCY.parent}:{os.environ['PATH']}"
@@ -99,7 +106,6 @@ async def test_every_command_of_the_readme_works(tmp_path: Path, vendor: Running
     (tmp_path / "web.img").write_bytes(os.urandom(300_000))
     (tmp_path / "images").mkdir()
     proxy: subprocess.Popen[bytes] | None = None
-    port = free_port()
     try:
         for command in commands():
             if command in ELSEWHERE:

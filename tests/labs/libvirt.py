@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 import time
@@ -39,6 +40,8 @@ PROGRAMS = {
 }
 SCRAM = "sasl2/libscram.so"
 POOL = "agency"
+READY_WITHIN = 60
+"""Seconds; the machine that tests run on may be busy with other things."""
 REAPER = ("sh", "-c", '"$@" & wait', "sh")
 """The first process of the namespace: QEMU's end is seen only when somebody buries it, which libvirtd does not."""
 
@@ -93,7 +96,7 @@ def start_libvirt() -> Iterator[Libvirt]:
             yield _ready(folder, process)
         finally:
             process.kill() if owner else process.terminate()
-            process.wait(30)
+            process.wait(60)
             _end_guests(folder)
     finally:
         shutil.rmtree(folder)
@@ -134,13 +137,15 @@ def _launch(folder: Path, owner: tuple[str, str] | None) -> subprocess.Popen[byt
 
 
 def _ready(folder: Path, process: subprocess.Popen[bytes]) -> Libvirt:
-    socket = folder / "run" / "libvirt" / "libvirt-sock"
-    for _ in range(100):
-        if socket.exists():
+    place = folder / "run" / "libvirt" / "libvirt-sock"
+    for _ in range(10 * READY_WITHIN):
+        if _answers(place):
             break
         assert process.poll() is None, "libvirtd ended at once"
         time.sleep(0.1)
-    uri = f"qemu+unix:///session?socket={socket}"
+    else:
+        raise AssertionError(f"libvirtd does not answer after {READY_WITHIN} s")
+    uri = f"qemu+unix:///session?socket={place}"
     sizes = (
         Size(name="small", cores=1, memory_mib=192, price_per_hour=Decimal("0.01")),
         Size(name="medium", cores=2, memory_mib=384, price_per_hour=Decimal("0.02")),
@@ -149,6 +154,13 @@ def _ready(folder: Path, process: subprocess.Popen[bytes]) -> Libvirt:
         uri=uri, pool=POOL, accelerator="qemu", sizes=sizes, block_gib_month=Decimal("0.1"), stop_grace=15
     )
     return Libvirt(folder, uri, settings, PasswordCredentials(username=USERNAME, password=PASSWORD), process)
+
+
+def _answers(place: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as trial, suppress(OSError):
+        trial.connect(str(place))
+        return True
+    return False
 
 
 def _end_guests(folder: Path) -> None:

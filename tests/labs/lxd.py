@@ -31,6 +31,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from agency.servers.running import reserved_ports
 from descriptors.base import utc_now
 from tests.labs import guest
 from vendor_modules.lxd.connection import Server
@@ -39,6 +40,8 @@ from vendor_modules.resources import Size
 from vendor_modules.services.credentials import KeyPairCredentials
 
 PROGRAMS = {"lxd": "lxd", "dnsmasq": "dnsmasq-base", "unshare": "util-linux"}
+READY_WITHIN = 60
+"""Seconds; the machine that tests run on may be busy with other things."""
 SEED = "/var/lib/cloud/seed/nocloud"
 
 
@@ -87,12 +90,13 @@ def start_lxd() -> Iterator[Lxd]:
         folder.chmod(0o711)  # the users of containers go through it
         process = _launch(folder)
         try:
-            lab = _ready(folder, process)
-            yield lab
-            _remove_all(lab)
+            with reserved_ports(1) as (port,):
+                lab = _ready(folder, process, port)
+                yield lab
+                _remove_all(lab)
         finally:
             process.kill()
-            process.wait(30)
+            process.wait(60)
     finally:
         shutil.rmtree(folder)
 
@@ -105,11 +109,9 @@ def _launch(folder: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, env=environment, cwd=folder, stdout=quiet, stderr=quiet)
 
 
-def _ready(folder: Path, process: subprocess.Popen[bytes]) -> Lxd:
+def _ready(folder: Path, process: subprocess.Popen[bytes], port: int) -> Lxd:
     socket_path = str(folder / "state" / "unix.socket")
     server = _answering(socket_path, process)
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
     server.api.put(json={"config": {"core.https_address": f"127.0.0.1:{port}"}})
     certificate, key = _key_pair()
     server.api.certificates.post(
@@ -135,7 +137,7 @@ def _ready(folder: Path, process: subprocess.Popen[bytes]) -> Lxd:
 
 
 def _answering(path: str, process: subprocess.Popen[bytes]) -> Server:
-    for _ in range(100):
+    for _ in range(10 * READY_WITHIN):
         assert process.poll() is None, "LXD ended at once"
         with socket.socket(socket.AF_UNIX) as probe, suppress(OSError):
             probe.settimeout(2)
@@ -144,7 +146,7 @@ def _answering(path: str, process: subprocess.Popen[bytes]) -> Server:
             if probe.recv(12).endswith(b" 200"):
                 return Server(path, None, "default").to(None)
         time.sleep(0.1)
-    raise AssertionError("LXD does not answer")
+    raise AssertionError(f"LXD does not answer after {READY_WITHIN} s")
 
 
 def _key_pair() -> tuple[str, str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -13,6 +12,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+
+from agency.servers.running import reserved_ports
+
+READY_WITHIN = 60
+"""Seconds; the machine that tests run on may be busy with other things."""
 
 
 def _program(name: str) -> str:
@@ -35,31 +39,30 @@ def running_postgresql(socket_directory: Path | None = None) -> Iterator[str]:
     try:
         options = ["--auth=trust", "--username=agency", "--encoding=UTF8", "--no-sync"]
         subprocess.run([initdb, "-D", directory / "data", *options], user=owner, check=True, capture_output=True)
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
-        settings = [
-            f"-cport={port}",
-            "-clisten_addresses=127.0.0.1",
-            f"-cunix_socket_directories={socket_directory or directory}",
-        ]
-        process = subprocess.Popen(
-            [server, "-D", directory / "data", *settings, "-cfsync=off"], user=owner, stderr=subprocess.DEVNULL
-        )
-        try:
-            _await(process, port)
-            yield f"postgresql://agency@127.0.0.1:{port}/postgres"
-        finally:
-            process.terminate()
-            process.wait(30)
+        with reserved_ports(1) as (port,):
+            settings = [
+                f"-cport={port}",
+                "-clisten_addresses=127.0.0.1",
+                f"-cunix_socket_directories={socket_directory or directory}",
+            ]
+            process = subprocess.Popen(
+                [server, "-D", directory / "data", *settings, "-cfsync=off"], user=owner, stderr=subprocess.DEVNULL
+            )
+            try:
+                _await(process, port)
+                yield f"postgresql://agency@127.0.0.1:{port}/postgres"
+            finally:
+                process.terminate()
+                process.wait(60)
     finally:
         shutil.rmtree(directory)
 
 
 def _await(process: subprocess.Popen[bytes], port: int) -> None:
     ready = [_program("pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(port), "-t", "1"]
-    for _ in range(60):
+    for _ in range(4 * READY_WITHIN):
         assert process.poll() is None, "PostgreSQL ended at once"
         if subprocess.run(["timeout", "2", *ready], check=False).returncode == 0:
             return
         subprocess.run(["sleep", "0.25"], check=True)
-    raise AssertionError("PostgreSQL is not ready after 15 s")
+    raise AssertionError(f"PostgreSQL is not ready after {READY_WITHIN} s")

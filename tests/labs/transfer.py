@@ -201,12 +201,6 @@ class Cuttable:
             end.close()
 
 
-def free_port() -> int:
-    """A port that nobody has."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
-
-
 def until(true: Callable[[], object]) -> None:
     """Wait for it."""
     end = time.monotonic() + 30

@@ -35,7 +35,7 @@ from agency.certificates import Authority, certify
 from agency.problems import AgencyError
 from agency.servers import secrets
 from agency.servers.accounts import make
-from agency.servers.running import READY_WITHIN, RunningServer, check_installed, free_ports
+from agency.servers.running import READY_WITHIN, RunningServer, check_installed, reserved_ports
 from agency.servers.setting_up import Kind, Plan, set_up
 from agency.settings import Settings
 from agency.state import opened
@@ -126,26 +126,25 @@ def server_set_up(
     place = Path(tempfile.mkdtemp(prefix=f"agency-{kind}-"))
     place.chmod(0o711)  # it runs as another user
     try:
-        c2s, s2s = free_ports(2, address)
-        (component,) = free_ports(1)
-        plan = Plan(
-            kind=Kind(kind),
-            domain=domain,
-            directory=place / "server",
-            listen=(address,),
-            c2s_port=c2s,
-            s2s_port=s2s,
-            component_port=component,
-        )
-        if authority is not None:
-            plan = _certified(plan, authority, place)
-        _run(set_up(plan, place / "state"))
-        names.add(domain, address, s2s)
-        server = XmppServer(plan, place / "state", _asking(names, plan, place))
-        try:
-            yield server
-        finally:
-            server.stop()
+        with reserved_ports(2, address) as (c2s, s2s), reserved_ports(1) as (component,):
+            plan = Plan(
+                kind=Kind(kind),
+                domain=domain,
+                directory=place / "server",
+                listen=(address,),
+                c2s_port=c2s,
+                s2s_port=s2s,
+                component_port=component,
+            )
+            if authority is not None:
+                plan = _certified(plan, authority, place)
+            _run(set_up(plan, place / "state"))
+            names.add(domain, address, s2s)
+            server = XmppServer(plan, place / "state", _asking(names, plan, place))
+            try:
+                yield server
+            finally:
+                server.stop()
     finally:
         shutil.rmtree(place)
 

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from agency.problems import AgencyError
+from agency.servers.running import reserved_ports
 from agency.transfer import identity, proxy
 from agency.transfer.ledger import State
 from agency.transfer.manifest import digests
@@ -32,7 +33,6 @@ from tests.labs.transfer import (
     Killable,
     Site,
     calling,
-    free_port,
     make_site,
     push,
     push_slowly,
@@ -41,6 +41,13 @@ from tests.labs.transfer import (
     two_sites,
     until,
 )
+
+
+@pytest.fixture
+def port() -> Iterator[int]:
+    """Where one proxy after the other listens."""
+    with reserved_ports(1) as (port,):
+        yield port
 
 
 @pytest.fixture
@@ -284,7 +291,7 @@ def test_a_cut_link(sites: tuple[Site, Site], tmp_path: Path) -> None:
     assert result.same + result.data == 16 * MIB
 
 
-def test_killed_twenty_times(sites: tuple[Site, Site], tmp_path: Path) -> None:
+def test_killed_twenty_times(sites: tuple[Site, Site], port: int, tmp_path: Path) -> None:
     """Whichever side is killed, and when, the next attempt goes on with what has arrived, with the same token: after 20
     kills the content is the same, and little was sent twice."""
     here, there = sites
@@ -292,7 +299,6 @@ def test_killed_twenty_times(sites: tuple[Site, Site], tmp_path: Path) -> None:
     size, rate = 32 * MIB, 24 * MIB
     disk.write_bytes(os.urandom(size))
     token = there.token("write", "disk.img", here.proxy)
-    port = free_port()
     receiver = Killable(serve, there, port)
     for number in range(20):
         until(lambda: answers(port))
