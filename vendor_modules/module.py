@@ -281,14 +281,16 @@ class VendorModule(ABC):
 
     async def _settle(self, kind: Kind, describe: Callable[[], Awaitable[R]], status: Status | None) -> R:
         """Poll until the resource has the status; with None, until describing it raises :class:`NotFound`. One that is
-        waited for may be not found at first, as long as the provider may take to show what it made."""
+        waited for may be not found at first, as long as the provider may take to show what it made. What counts is when
+        it was asked, not when it answered: it is asked once more after the time that it may take."""
         now = asyncio.get_running_loop().time
         wait, visible, deadline = 0.02, now() + self.visible_within, now() + self.settle_timeout
         while True:
+            asked = now()
             try:
                 resource = await self._call(f"describe {kind}", describe)
             except NotFound:
-                if status is None or now() >= visible:
+                if status is None or asked >= visible:
                     raise
             else:
                 if resource.status is status:
@@ -298,7 +300,7 @@ class VendorModule(ABC):
                     raise ResourceFailed(
                         f"{kind} {resource.id} failed: {problem}", vendor=self.vendor, operation=f"create {kind}"
                     )
-                if now() > deadline:
+                if asked > deadline:
                     raise TimedOut(
                         f"{kind} {resource.id} is still {resource.status} after {self.settle_timeout:g} s, "
                         f"expected {status or 'gone'}",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 import pytest
@@ -61,8 +62,6 @@ class Scripted(Power, Volumes, ImageDownload):
     title = "Scripted"
     proof = Proof.EMULATOR
     credential_kinds = ()
-    call_timeout = 0.2
-    settle_timeout = 0.2
 
     def __init__(self, **script: list[Any]) -> None:
         self.log = RecordingLog()
@@ -301,6 +300,7 @@ async def test_destroying_what_is_gone_is_fine() -> None:
 async def test_resource_that_does_not_go_away_times_out() -> None:
     """A resource that is still there after the time limit is TimedOut, and not recorded as destroyed."""
     module = Scripted()
+    module.settle_timeout = 0.2  # type: ignore[misc]
     await module.persistence.save_resource(ResourceRecord("alpha", "machine", "key-1", "created", "m-1"))
     with pytest.raises(TimedOut, match=r"machine m-1 is still active after 0\.2 s, expected gone"):
         await module.destroy_machine("m-1")
@@ -325,11 +325,30 @@ async def test_what_is_made_may_be_found_later(monkeypatch: pytest.MonkeyPatch) 
     module = Scripted(describe=[NotFound("where?"), NotFound("where?"), _machine()])
     with pytest.raises(NotFound):
         await module.create_machine(SPEC, key="key-1")
-    monkeypatch.setattr(Scripted, "visible_within", 0.1)
+    monkeypatch.setattr(Scripted, "visible_within", 60)
     module = Scripted(describe=[NotFound("where?"), NotFound("where?"), _machine()])
     assert (await module.create_machine(SPEC, key="key-1")).id == "m-1"
+    monkeypatch.setattr(Scripted, "visible_within", 0.1)
     with pytest.raises(NotFound):
         await Scripted(describe=[NotFound("where?")]).create_machine(SPEC, key="key-1")
+
+
+async def test_an_answer_that_comes_late_was_asked_for_early(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was asked before a new machine had to be found, or to be ready, is no proof that it is not: it is asked
+    again when it must."""
+
+    async def late(answer: Any) -> Any:
+        await asyncio.sleep(0.3)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(Scripted, "visible_within", 0.2)
+    module = Scripted(describe=[partial(late, NotFound("where?")), _machine()])
+    assert (await module.create_machine(SPEC, key="key-1")).id == "m-1"
+    module = Scripted(describe=[partial(late, _machine(Status.PENDING)), _machine()])
+    module.settle_timeout = 0.2  # type: ignore[misc]
+    assert (await module.create_machine(SPEC, key="key-1")).id == "m-1"
 
 
 async def test_machine_that_fails_says_why() -> None:
@@ -342,6 +361,7 @@ async def test_machine_that_fails_says_why() -> None:
 async def test_machine_that_stays_pending_times_out() -> None:
     """A machine that does not get ready in time raises TimedOut with what it is and what was expected."""
     module = Scripted(describe=[_machine(Status.PENDING)])
+    module.settle_timeout = 0.2  # type: ignore[misc]
     with pytest.raises(TimedOut, match=r"still pending after 0\.2 s, expected active"):
         await module.create_machine(SPEC, key="key-1")
 

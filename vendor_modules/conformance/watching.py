@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from vendor_modules.services.credentials import Credentials
@@ -56,8 +57,11 @@ class WatchingPersistence(MemoryPersistence):
     def __init__(self) -> None:
         super().__init__()
         self.history: list[ResourceRecord] = []
+        self.on_save: Callable[[ResourceRecord], object] = lambda _: None
+        """Is told of each record as it is saved."""
 
     async def save_resource(self, record: ResourceRecord) -> None:
         """See :class:`~vendor_modules.services.persistence.Persistence`."""
         self.history.append(record)
+        self.on_save(record)
         await super().save_resource(record)
