@@ -258,7 +258,7 @@ async def test_hanging_up_does_not_stop_the_work(agency: Agency, api: httpx.Asyn
             async with http.stream("POST", "/applications/notes/deploy") as response:
                 first = await anext(response.aiter_lines())
             assert "event" in json.loads(first)
-        for _ in range(500):
+        for _ in range(3000):
             (deployment,) = await agency.workshop.store.all(Deployment)
             if deployment.status != "deploying":
                 break

@@ -56,5 +56,5 @@ async def test_vendors_are_asked_at_once(workshop: Workshop, monkeypatch: pytest
         return []
 
     monkeypatch.setattr(janitor, "inventory", when_all_are_asked)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         assert await find_leaks(workshop) == []

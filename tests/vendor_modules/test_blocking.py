@@ -47,18 +47,22 @@ async def test_each_thread_has_a_client_of_its_own() -> None:
 async def test_it_is_bounded() -> None:
     """No more calls run at once than there are workers; the loop goes on meanwhile."""
     running, most, lock, go = 0, 0, threading.Lock(), threading.Event()
+    loop, both = asyncio.get_running_loop(), asyncio.Event()
 
     def call(_: object) -> None:
         nonlocal running, most
         with lock:
             running += 1
             most = max(most, running)
+            if running == 2:
+                loop.call_soon_threadsafe(both.set)
         assert go.wait(20)
         with lock:
             running -= 1
 
     pool: Pool[None] = Pool(lambda: None, workers=2)
     calls = [asyncio.ensure_future(pool.run(call)) for _ in range(6)]
+    await both.wait()
     await asyncio.sleep(0.1)
     assert running == 2
     go.set()
@@ -70,15 +74,19 @@ async def test_it_is_bounded() -> None:
 async def test_a_call_that_was_given_up_is_waited_for() -> None:
     """A creation whose caller has gone still ends before the next one with its key begins."""
     go, order = threading.Event(), list[str]()
+    loop, begun = asyncio.get_running_loop(), asyncio.Event()
 
     def first(_: object) -> None:
+        loop.call_soon_threadsafe(begun.set)
         assert go.wait(20)
         order.append("first")
 
     pool: Pool[None] = Pool(lambda: None)
-    with pytest.raises(TimeoutError):
-        async with asyncio.timeout(0.05):
-            await pool.run(first, key="k")
+    given_up = asyncio.ensure_future(pool.run(first, key="k"))
+    await begun.wait()
+    given_up.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await given_up
     again = asyncio.ensure_future(pool.run(lambda _: order.append("second"), key="k"))
     await asyncio.sleep(0.05)
     assert order == []

@@ -189,16 +189,17 @@ def test_ids_do_not_lead_elsewhere(identifier):
 
 async def test_creations_with_one_key_follow_one_another(module):
     """A creation that its caller gave up goes on, and the next with its key begins only when it has ended."""
-    events = []
+    events, begun = [], asyncio.Event()
 
     async def create(word: str) -> Network:
         events.append(f"{word} begins")
+        begun.set()
         await asyncio.sleep(0.05)
         events.append(f"{word} ends")
         return Network(id=word, name=word, status=Status.ACTIVE, cidr="10.0.0.0/8")
 
     first = asyncio.ensure_future(module._once("key", lambda: create("first")))
-    await asyncio.sleep(0.01)
+    await begun.wait()
     first.cancel()
     second = await module._once("key", lambda: create("second"))
     assert second.id == "second"

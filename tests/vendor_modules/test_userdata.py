@@ -27,12 +27,12 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def run(data: UserData) -> None:
     """Boot: a real shell runs the script."""
-    subprocess.run(["/bin/sh"], input=script(data), check=True, timeout=30, capture_output=True)
+    subprocess.run(["/bin/sh"], input=script(data), check=True, timeout=120, capture_output=True)
 
 
 def appears(file: Path) -> bool:
     """Whether the file is there within some seconds."""
-    for _ in range(200):
+    for _ in range(1200):
         if file.exists() and file.read_bytes():
             return True
         time.sleep(0.05)

@@ -42,7 +42,7 @@ def listening(agent: RoleAgent) -> asyncio.Queue[Message]:
 
 async def next_of(heard: asyncio.Queue[Message]) -> Message:
     """The next message, which must come soon."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         return await heard.get()
 
 
@@ -241,9 +241,10 @@ async def test_a_slow_message_does_not_hold_up_the_next(hire: Hire) -> None:
     assert (await next_of(heard)).body == "next"
 
 
-def _own(agent: RoleAgent, ended: asyncio.Event) -> None:
+def _own(agent: RoleAgent, begun: asyncio.Event, ended: asyncio.Event) -> None:
     async def job() -> None:
         try:
+            begun.set()
             await asyncio.Event().wait()
         finally:
             ended.set()
@@ -251,13 +252,14 @@ def _own(agent: RoleAgent, ended: asyncio.Event) -> None:
     agent.work(job())
 
 
-def _third_party(agent: RoleAgent, ended: asyncio.Event) -> None:
+def _third_party(agent: RoleAgent, begun: asyncio.Event, ended: asyncio.Event) -> None:
     class Patient(Behaviour):
         async def on_end(self) -> None:
             ended.set()
 
         async def run(self) -> None:
             try:
+                begun.set()
                 await self.receive(timeout=600)
             finally:
                 ended.set()
@@ -265,14 +267,17 @@ def _third_party(agent: RoleAgent, ended: asyncio.Event) -> None:
     agent.add_behaviour(Patient())
 
 
+Begin = Callable[[RoleAgent, asyncio.Event, asyncio.Event], None]
+
+
 @pytest.mark.parametrize("begin", [_own, _third_party])
-async def test_work_ends_with_the_agent(hire: Hire, begin: Callable[[RoleAgent, asyncio.Event], None]) -> None:
+async def test_work_ends_with_the_agent(hire: Hire, begin: Begin) -> None:
     """An agent that stops ends the jobs and the behaviours that it still has, without waiting for them."""
-    agent, ended = await hire("anna"), asyncio.Event()
-    begin(agent, ended)
-    await asyncio.sleep(0.01)
+    agent, begun, ended = await hire("anna"), asyncio.Event(), asyncio.Event()
+    begin(agent, begun, ended)
+    await begun.wait()
     assert not ended.is_set()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await agent.stop()
         await ended.wait()
 

@@ -234,7 +234,7 @@ async def test_it_ends_when_all_have_answered(net: Net) -> None:
     began = time.monotonic()
     answers = await net.ask(call(seconds=60), vendors)
     assert all(isinstance(found, Offer) for found in answers.values())
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 25
 
 
 async def test_a_silent_vendor_costs_no_more_than_the_deadline(net: Net) -> None:
@@ -293,7 +293,7 @@ async def test_a_vendor_without_an_agent_is_a_reason(net: Net) -> None:
     answers = await net.ask(call(seconds=60), vendors)
     assert answers["gone"].code == "no-such-agent"
     assert isinstance(answers["alpha"], Offer)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 25
 
 
 async def test_late_answers_are_counted_and_not_used(net: Net) -> None:
@@ -382,7 +382,7 @@ async def test_whatever_is_no_offer_becomes_a_reason(
     answers = await net.ask(call(seconds=30), {"va@test": "alpha"})
     assert isinstance(answers["alpha"], Reason)
     assert answers["alpha"].code == code
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 25
 
 
 async def test_a_vendor_that_crashes_says_so(net: Net) -> None:
@@ -409,7 +409,7 @@ async def test_a_participant_says_what_has_no_place(net: Net, performative: str)
     anna = await net.hire("anna")
     with anna.listening("t", heard.set_result):
         await anna.send(message)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             reply = await heard
     assert performative_of(reply) is Performative.NOT_UNDERSTOOD
     assert content_of(reply, Problem).code == "not-understood"
@@ -764,7 +764,7 @@ async def test_what_comes_again_is_answered_the_same(net: Net) -> None:
         await anna.send(message_of(said, va, Protocol.CONTRACT_NET, asked.id, reply_with=name))
 
     with anna.listening(asked.id, heard.put_nowait):
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await say("cfp.1")
             first = await heard.get()
             await say("cfp.1")

@@ -54,11 +54,11 @@ def digest(data: bytes) -> str:
 
 async def get(host: str | None, port: int | None, path: str = "/") -> httpx.Response:
     """Read a path of a machine's service, on a connection of its own."""
-    async with httpx.AsyncClient(trust_env=False, timeout=5) as client:
+    async with httpx.AsyncClient(trust_env=False, timeout=30) as client:
         return await client.get(f"http://{host}:{port}{path}")
 
 
-async def eventually(condition: Any, seconds: float = 5.0) -> None:
+async def eventually(condition: Any, seconds: float = 60.0) -> None:
     """Wait until the condition (a function) is true; fail after so many seconds."""
     deadline = asyncio.get_running_loop().time() + seconds
     while not condition():

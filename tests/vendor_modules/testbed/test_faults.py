@@ -38,7 +38,6 @@ async def through(desk: RunningCloud, cloud: TestbedModule, proxy: Proxy) -> Asy
     settings = TestbedSettings.model_validate({"url": desk.url, "proxy": proxy.url})
     await direct._close()
     async with TestbedModule("desk", settings, direct.services) as module:
-        module.settle_timeout = 0.3  # type: ignore[misc]
         yield module
 
 
@@ -172,14 +171,16 @@ DESTROYED = {
 
 @pytest.mark.parametrize("kind", DESTROYED)
 async def test_a_lie_about_destruction_is_noticed(
-    through: TestbedModule, cloud: TestbedModule, proxy: Proxy, kind: str
+    through: TestbedModule, cloud: TestbedModule, proxy: Proxy, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A cloud that says a resource is gone, which is there, is not believed; asked again it is gone, also when the
     answer to that is lost."""
     made = await CREATED[kind][1](through)
     proxy.inject("DELETE /v1/", says(204))
-    with pytest.raises(TimedOut, match="expected gone"):
-        await DESTROYED[kind](through, made.id)
+    with monkeypatch.context() as patched:
+        patched.setattr(through, "settle_timeout", 0.3)
+        with pytest.raises(TimedOut, match="expected gone"):
+            await DESTROYED[kind](through, made.id)
     assert made in [resource for _, resource in await inventory(cloud)]
     proxy.inject("DELETE /v1/", lost)
     await DESTROYED[kind](through, made.id)

