@@ -53,7 +53,7 @@ WORKFLOW_VERSION = "2"
 """Operations begun by one version are finished by the same: raised when the steps of an operation change."""
 ENDED_POLLING = 0.2
 """Seconds between two looks at whether an operation that was taken up has ended."""
-REGISTERED_WITHIN = 5.0
+REGISTERED_WITHIN = 20.0
 """Seconds that the agency waits at its start for its vendors' agents to be in the directory."""
 _GOING_ON = ("PENDING", "ENQUEUED")
 

@@ -103,7 +103,8 @@ def all_of(server: Server) -> list[Instance]:
 
 
 def _read(told: dict[str, Any]) -> Instance:
-    return Instance(told["name"], told["status"], told["config"], told["expanded_devices"])
+    # of one that cannot be loaded, as when it is removed at this moment, a list has name and status only
+    return Instance(told["name"], told["status"], told["config"] or {}, told["expanded_devices"] or {})
 
 
 def attached(server: Server) -> dict[str, tuple[str, str]]:
