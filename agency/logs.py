@@ -17,13 +17,14 @@ from collections.abc import Mapping
 from io import TextIOWrapper
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, quote_plus
 
-import loguru
 import structlog
-from pydantic import BaseModel, SecretBytes, SecretStr
 from structlog.typing import EventDict, Processor
+
+if TYPE_CHECKING:
+    from pydantic import SecretStr
 
 FILE = "agency.log"
 FILE_BYTES = 10_000_000
@@ -67,9 +68,15 @@ def _adopt_libraries() -> None:
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [logging.NullHandler()], True
         logger.setLevel(logging.NOTSET)  # the root logger's level is for all
+    logging.captureWarnings(True)
+
+
+def adopt_loguru() -> None:
+    """What is logged by loguru, which else prints it, takes the way of :mod:`logging`: for whoever imports SPADE."""
+    import loguru
+
     loguru.logger.remove()
     loguru.logger.add(_FromLoguru(), level="WARNING", format="{message}", backtrace=False, diagnose=False)
-    logging.captureWarnings(True)
 
 
 class _FromLoguru(logging.Handler):
@@ -117,6 +124,8 @@ _hiding = threading.Lock()
 def hide(secret: str | SecretStr) -> None:
     """From now on this value is masked wherever it appears, also quoted for a URL, in base64 or as JSON. Values shorter
     than 4 characters are not: they would be found in every second word."""
+    from pydantic import SecretStr
+
     global _hidden_pattern
     value = secret.get_secret_value() if isinstance(secret, SecretStr) else secret
     if len(value) < _LEAST_HIDDEN or value in _hidden:
@@ -139,6 +148,8 @@ def forget_hidden() -> None:
 
 def masked(value: Any, key: str = "") -> Any:
     """The value without secrets, as JSON can hold it; ``key`` is the name that it goes by."""
+    from pydantic import BaseModel, SecretBytes, SecretStr
+
     if value is None or isinstance(value, bool | int | float):
         return MASK if value is not None and _is_secret(key) and not isinstance(value, bool) else value
     if isinstance(value, SecretStr | SecretBytes) or _is_secret(key):

@@ -1,17 +1,21 @@
-"""What went wrong, in words for people: every error that can reach a user becomes one :class:`Problem`."""
+"""What went wrong, in words for people: every error that can reach a user becomes one ``problem`` document.
+
+Every command and every module that refuses anything imports this; documents, which take long, only what goes wrong.
+"""
 
 from __future__ import annotations
 
 import errno
 import os
 import re
-import sqlite3
+from typing import TYPE_CHECKING
 
 import structlog
-from pydantic import ValidationError
 
-from descriptors.messages import Problem
-from vendor_modules.errors import VendorError
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
+    from descriptors.messages import Problem
 
 log = structlog.get_logger("agency")
 
@@ -24,9 +28,22 @@ class AgencyError(Exception):
         self.problem = problem
 
 
-def refuse(code: str, message: str, remedy: str) -> AgencyError:
+def refuse(code: str, message: str, remedy: str, *, retryable: bool = False) -> AgencyError:
     """An error to raise, from its parts."""
-    return AgencyError(Problem(code=code, message=message, remedy=remedy))
+    return AgencyError(_problem(code, message, remedy, retryable=retryable))
+
+
+def refused(said: object) -> AgencyError:
+    """The error to raise for a problem that another process has told, as JSON has it; ``ValueError`` if it is none."""
+    from descriptors.messages import Problem
+
+    return AgencyError(Problem.model_validate(said))
+
+
+def _problem(code: str, message: str, remedy: str, *, retryable: bool = False) -> Problem:
+    from descriptors.messages import Problem
+
+    return Problem(code=code, message=message, remedy=remedy, retryable=retryable)
 
 
 _FORESEEN = {
@@ -68,26 +85,32 @@ def problem_of(error: BaseException) -> Problem:
     if problem is not None:
         return problem
     log.error("unforeseen error", exc_info=error)
-    return Problem(
-        code="internal-error",
-        message=_clean(f"an unforeseen {type(error).__name__}"),
-        remedy="see agency.log in the state directory, and report it",
+    return _problem(
+        "internal-error",
+        _clean(f"an unforeseen {type(error).__name__}"),
+        "see agency.log in the state directory, and report it",
     )
 
 
 def _foreseen(error: BaseException) -> Problem | None:
     if isinstance(error, AgencyError):
         return error.problem
+    import sqlite3
+
+    from pydantic import ValidationError
+
+    from vendor_modules.errors import VendorError
+
     if isinstance(error, VendorError):
         code, remedy = _code(type(error).__name__), _clean(error.remedy)
-        return Problem(code=code, message=_clean(str(error)), remedy=remedy, retryable=error.retryable)
+        return _problem(code, _clean(str(error)), remedy, retryable=error.retryable)
     kinds = [f"{kind.__module__}.{kind.__qualname__}" for kind in type(error).__mro__]
     if known := next((_FORESEEN[kind] for kind in kinds if kind in _FORESEEN), None):
-        return Problem(code=known[0], message=_clean(str(error)), remedy=known[1])
+        return _problem(known[0], _clean(str(error)), known[1])
     if isinstance(error, ValidationError):
-        return Problem(code="bad-value", message=_clean(_wrong_values(error)), remedy="correct the value and try again")
+        return _problem("bad-value", _clean(_wrong_values(error)), "correct the value and try again")
     if isinstance(error, TimeoutError):
-        return Problem(code="timed-out", message="no answer in time", remedy="try again", retryable=True)
+        return _problem("timed-out", "no answer in time", "try again", retryable=True)
     if isinstance(error, sqlite3.Error) or _DATABASE in kinds:
         log.warning("the database refused", exc_info=error)
         return _database_problem(error)
@@ -116,7 +139,7 @@ def _database_problem(error: BaseException) -> Problem:
     if "disk is full" in words:
         return _disk_full("the database cannot be written")
     remedy = "see that the database is up and can be written, then try again"
-    return Problem(code="store-failed", message=_clean(f"the database says: {words}"), remedy=remedy, retryable=True)
+    return _problem("store-failed", _clean(f"the database says: {words}"), remedy, retryable=True)
 
 
 def _system_problem(error: OSError) -> Problem:
@@ -125,14 +148,14 @@ def _system_problem(error: OSError) -> Problem:
     if error.errno in _DISK_FULL:
         return _disk_full(message)
     remedy = "see that it is there, and that the agency's user may use it; then try again"
-    return Problem(code="system-refused", message=_clean(message), remedy=remedy)
+    return _problem("system-refused", _clean(message), remedy)
 
 
 def _disk_full(message: str) -> Problem:
-    return Problem(
-        code="disk-full",
-        message=_clean(f"the disk is full: {message}"),
-        remedy="make room on the disk that the state directory is on, then try again",
+    return _problem(
+        "disk-full",
+        _clean(f"the disk is full: {message}"),
+        "make room on the disk that the state directory is on, then try again",
         retryable=True,
     )
 

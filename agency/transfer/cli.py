@@ -127,7 +127,7 @@ def serve(
         from agency.transfer.control import alone, serving
         from agency.transfer.proxy import Limits, Proxy
         from agency.transfer.site import site_key
-        from agency.transfer.work import Witness
+        from agency.transfer.witness import Witness
 
         where = remote.split(listen, free=True)
         log_to(directory / identity.FOLDER if (directory / identity.FOLDER).exists() else None)
@@ -230,12 +230,13 @@ def pull(
     with explained(as_json), _transferring(as_json) as terms:
         from agency.transfer import identity, work
         from agency.transfer.site import site_key
+        from agency.transfer.witness import Witness
         from descriptors.base import new_id
 
         end = work.End("write", destination.absolute().parent, destination.name, to_format, base=base)
         terms = _with(terms, state, limit, compress=True)
         calling = _calling(state, source, token_file, streams)
-        witness = work.Witness(identity.itself(state_in(state)).name, site_key(state_in(state)))
+        witness = Witness(identity.itself(state_in(state)).name, site_key(state_in(state)))
         result, statement = work.receive_content(new_id("transfer"), end, calling, witness, terms)
     _show_result(destination.name, result, statement, manifest, as_json)
 
@@ -261,7 +262,7 @@ def between(
 ) -> None:
     """Have one proxy send to another, with a token of each. Ctrl-C leaves it going on; `cancel` ends it."""
     with explained(as_json):
-        from agency.transfer.ledger import text_of
+        from agency.transfer.tokens import text_of
 
         theirs = text_of(_token(to_token_file, "AGENCY_TRANSFER_TO_TOKEN", "Token of the destination"))
         with _remote(source, token_file, ca, state) as proxy:
@@ -363,7 +364,7 @@ def _token(file: Path | None, variable: str = "AGENCY_TRANSFER_TOKEN", what: str
     """A token from a file, the environment or the terminal; never from the command line, which others can read."""
     import os
 
-    from agency.transfer.ledger import token_in
+    from agency.transfer.tokens import token_in
 
     if file is not None:
         return token_in(file.read_text("ascii", errors="replace").strip())

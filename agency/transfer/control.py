@@ -36,9 +36,10 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from agency.http_server import Server
 from agency.problems import AgencyError, problem_of, refuse
 from agency.transfer import identity, remote
-from agency.transfer.ledger import State, Transfer, text_of, token_in
+from agency.transfer.ledger import State, Transfer
 from agency.transfer.proxy import Proxy
 from agency.transfer.remote import SOCKET
+from agency.transfer.tokens import text_of, token_in
 from agency.transfer.wire import MAX_STREAMS
 
 FORESEEN = (AgencyError, ValidationError, TimeoutError)

@@ -7,16 +7,17 @@ made here.
 
 from __future__ import annotations
 
-import hashlib
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
-
-from agency.certificates import Authority, certify, new_authority, put
 from agency.problems import refuse
+
+if TYPE_CHECKING:
+    from cryptography import x509
+
+    from agency.certificates import Authority
 
 FOLDER = "transfer"
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
@@ -41,6 +42,8 @@ def initialize(state: Path, site: str, names: list[str], authority: Path | None)
     """Make the proxy's key and certificate, for these names and IP addresses, the first of which is its own; where they
     are there, new ones, by the same authority. ``authority``: the directory of one that is there already. Gives the
     folder, and how others see this proxy."""
+    from agency.certificates import certify, put
+
     folder = state / FOLDER
     folder.mkdir(mode=0o700, exist_ok=True)
     issuer = _authority(authority or folder, site, make=authority is None)
@@ -53,6 +56,8 @@ def initialize(state: Path, site: str, names: list[str], authority: Path | None)
 
 
 def _authority(folder: Path, site: str, *, make: bool) -> Authority:
+    from agency.certificates import Authority, new_authority, put
+
     files = folder / "authority.pem", folder / "authority-key.pem"
     if make and not files[1].exists():
         made = new_authority(site)
@@ -67,11 +72,15 @@ def _authority(folder: Path, site: str, *, make: bool) -> Authority:
 
 def itself(state: Path) -> Peer:
     """How others see this proxy; refused where `agency transfer init` was not run."""
+    from cryptography import x509
+
     return _peer(x509.load_pem_x509_certificate((_made(state) / "certificate.pem").read_bytes()))
 
 
 def peer_of(stream: ssl.SSLSocket) -> Peer:
     """Who is at the other end of a connection on which certificates were verified."""
+    from cryptography import x509
+
     der = stream.getpeercert(binary_form=True)
     if der is None:
         raise refuse("bad-peer", "the other proxy shows no certificate", "make it one with `agency transfer init`")
@@ -79,12 +88,15 @@ def peer_of(stream: ssl.SSLSocket) -> Peer:
 
 
 def _peer(certificate: x509.Certificate) -> Peer:
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes
+
     try:
         names = list(certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value)
         name = str(names[0].value)
     except (x509.ExtensionNotFound, ValueError, IndexError):
         raise refuse("bad-peer", "a certificate has no name", "`agency transfer init` makes one that has") from None
-    return Peer(name, f"sha256:{hashlib.sha256(certificate.public_bytes(Encoding.DER)).hexdigest()}")
+    return Peer(name, f"sha256:{certificate.fingerprint(hashes.SHA256()).hex()}")
 
 
 def accepting(state: Path) -> ssl.SSLContext:

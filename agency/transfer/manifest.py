@@ -50,6 +50,11 @@ def digests(data: bytes | memoryview) -> list[bytes]:
     return [digest(view[at : at + BLOCK]) for at in range(0, len(view), BLOCK)]
 
 
+def root_text(root: bytes) -> str:
+    """A root as documents have it."""
+    return f"blake3:{root.hex()}"
+
+
 def identity_of(file: int) -> bytes:
     """Which file this is, and as of when (device, inode, size, mtime, ctime): a descriptor's; 40 bytes. Waits for the
     clock's next tick, so that whatever is written later shows. Renaming a file changes it."""

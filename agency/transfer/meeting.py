@@ -15,13 +15,14 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from pydantic import ValidationError
-
-from agency.problems import AgencyError
+from agency.problems import refused
 from agency.transfer.identity import Peer, peer_of
 from agency.transfer.wire import Lost, bad_peer, hear_hello, say_hello
-from descriptors.messages import Problem
+
+if TYPE_CHECKING:
+    from descriptors.messages import Problem
 
 PATIENCE = 10.0
 """Seconds for a handshake, and to say what a stream is for."""
@@ -132,7 +133,7 @@ class Calling:
         token: bytes,
         context: ssl.SSLContext,
         count: int,
-        allowed: Callable[[Peer], None] = lambda _: None,
+        allowed: Callable[[Peer], None] | None = None,
     ) -> None:
         """``address``: host and data port. ``allowed`` raises for a proxy that it is not to be."""
         self._address, self._token, self._context, self._count = address, token, context, count
@@ -177,7 +178,8 @@ class Calling:
             connection = socket.create_connection(self._address, PATIENCE)
             stream = self._context.wrap_socket(connection, server_hostname=host)
             self._streams.append(stream)
-            self._allowed(peer_of(stream))
+            if self._allowed:
+                self._allowed(peer_of(stream))
             say_hello(stream, self._token, number, self._count)
             stream.sendall(_SIZE.pack(size))
         except ssl.SSLCertVerificationError as error:
@@ -194,8 +196,8 @@ def _answer(stream: ssl.SSLSocket) -> int:
     if code != 1 or length > _MAX_PROBLEM:
         raise bad_peer("answered with something else than this version's answer")
     try:
-        raise AgencyError(Problem.model_validate_json(_read(stream, length, PATIENCE)))
-    except ValidationError:
+        raise refused(json.loads(_read(stream, length, PATIENCE)))
+    except (ValueError, RecursionError):
         raise bad_peer("answered with a problem that is none") from None
 
 

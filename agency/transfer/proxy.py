@@ -24,13 +24,14 @@ from agency.transfer import identity
 from agency.transfer.formats.opening import check_format
 from agency.transfer.identity import FOLDER, Peer
 from agency.transfer.ledger import Ledger, State, Transfer
+from agency.transfer.manifest import root_text
 from agency.transfer.meeting import PATIENCE, Called, Calling, Hello, hear
 from agency.transfer.pace import Bandwidth
 from agency.transfer.places import below
 from agency.transfer.progress import Progress
-from agency.transfer.work import End, Meeting, Terms, Witness, carry, root_of
+from agency.transfer.witness import Witness
+from agency.transfer.work import End, Meeting, Terms, carry, root_of
 from descriptors.base import utc_now
-from descriptors.messages import Problem
 
 MAX_UNKNOWN = 64
 """Connections that have not yet said what they are for."""
@@ -291,7 +292,7 @@ class Proxy:
                 "state": State.COMPLETE,
                 "size": result.size,
                 "wire": result.wire,
-                "root": f"blake3:{result.root.hex()}",
+                "root": root_text(result.root),
                 "statement": statement,
             }
         except Exception as error:  # noqa: BLE001 - whatever it is, the transfer has ended
@@ -332,7 +333,7 @@ def _check_peer(transfer: Transfer, peer: Peer) -> None:
 
 def _busy(why: str) -> AgencyError:
     message = f"the transfer proxy {why} for the moment"
-    return AgencyError(Problem(code="busy", message=message, remedy="try again later", retryable=True))
+    return refuse("busy", message, "try again later", retryable=True)
 
 
 @contextmanager

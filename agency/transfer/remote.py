@@ -12,12 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from pydantic import ValidationError
 
-from agency.problems import AgencyError, refuse
+from agency.problems import AgencyError, refuse, refused
 from agency.transfer.identity import FOLDER
-from agency.transfer.ledger import text_of
-from descriptors.messages import Problem
+from agency.transfer.tokens import text_of
 
 SOCKET = "proxy.sock"
 STREAMS = 2
@@ -86,10 +84,10 @@ class Control:
             answer = json.loads(body)
             if response.is_success and isinstance(answer, dict):
                 return answer
-            problem = Problem.model_validate(answer["problem"])
-        except (ValueError, KeyError, TypeError, ValidationError):
+            problem = refused(answer["problem"])
+        except (ValueError, KeyError, TypeError):
             raise self._strange() from None
-        raise AgencyError(problem)
+        raise problem
 
     def _strange(self) -> AgencyError:
         return refuse("bad-peer", f"what answers at {self._where} is no transfer proxy", "name the address of one")

@@ -8,9 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from agency.problems import AgencyError, problem_of
+from agency.problems import problem_of, refused
 from agency.trust.keys import SiteKey
-from descriptors.messages import Problem
 
 
 def site_key(state: Path) -> SiteKey:
@@ -18,7 +17,7 @@ def site_key(state: Path) -> SiteKey:
     reader = [sys.executable, "-m", __name__, str(state)]
     answer = json.loads(subprocess.run(reader, stdout=subprocess.PIPE, check=True).stdout)
     if "problem" in answer:
-        raise AgencyError(Problem.model_validate(answer["problem"]))
+        raise refused(answer["problem"])
     return SiteKey.from_secret(answer["name"], answer["key"])
 
 

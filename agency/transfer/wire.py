@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import TYPE_CHECKING
 
 import zstandard
 
@@ -19,7 +20,9 @@ from agency.problems import AgencyError, refuse
 from agency.transfer.ends import UNIT
 from agency.transfer.manifest import DIGEST, UNIT_BLOCKS
 from agency.transfer.pace import Share
-from descriptors.messages import Problem
+
+if TYPE_CHECKING:
+    from descriptors.messages import Problem
 
 TOKEN = 32
 """Bytes of a transfer token."""
@@ -111,7 +114,7 @@ class Lost(AgencyError):
 
     def __init__(self, how: str) -> None:
         remedy = "see that the network and the other transfer proxy are up, and start it again: it goes on from here"
-        super().__init__(Problem(code="link-lost", message=how, remedy=remedy, retryable=True))
+        super().__init__(refuse("link-lost", how, remedy, retryable=True).problem)
 
 
 class PeerRefused(AgencyError):
@@ -341,11 +344,10 @@ def problem_of_peer(said: bytes) -> AgencyError:
     except (ValueError, KeyError, TypeError, RecursionError):
         return bad_peer("gave up, and said nothing that can be understood of why")
     words = "".join(each if each.isprintable() else " " for each in f"{message[:400]} ({code[:40]})")
-    return PeerRefused(
-        Problem(
-            code="peer-refused",
-            message=f"the other transfer proxy gave up: {words}",
-            remedy="put right there what it says, and start the transfer again: it goes on from here",
-            retryable=retryable,
-        )
+    error = refuse(
+        "peer-refused",
+        f"the other transfer proxy gave up: {words}",
+        "put right there what it says, and start the transfer again: it goes on from here",
+        retryable=retryable,
     )
+    return PeerRefused(error.problem)

@@ -6,30 +6,26 @@ import ssl
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from agency.problems import refuse
-from agency.transfer.ends import BLOCK, UNIT
+from agency.transfer.ends import UNIT
 from agency.transfer.formats.opening import open_sink, open_source
 from agency.transfer.identity import Peer
-from agency.transfer.manifest import ZERO, Manifest, digests
+from agency.transfer.manifest import ZERO, Manifest, digests, root_text
 from agency.transfer.pace import Bandwidth
 from agency.transfer.progress import Progress, Result
 from agency.transfer.receiving import receive
 from agency.transfer.sending import send
 from agency.transfer.wire import bad_peer
-from agency.trust.keys import SiteKey
-from agency.trust.signing import Signer, claimed
+from agency.trust.claims import claimed
 from agency.trust.untrusted import Untrusted
-from descriptors.base import Digest, utc_now
-from descriptors.messages import Problem
-from descriptors.transfer import TransferManifest
 
-AGENT = "transfer"
-"""Who signs what came of transfers: this name at the site's domain."""
-STATEMENT_LIFETIME = timedelta(days=365)
+if TYPE_CHECKING:
+    from agency.transfer.witness import Witness
+    from descriptors.messages import Problem
 
 
 class Meeting(Protocol):
@@ -78,36 +74,6 @@ class Terms:
     cancelled: Callable[[], bool] = lambda: False
 
 
-@dataclass(frozen=True)
-class Witness:
-    """Who says what came of a transfer: the name of this proxy, and its site's key."""
-
-    name: str
-    key: SiteKey
-
-    def testify(self, id_: str, name: str, peer: Peer, manifest: Manifest, wire: int, started: datetime) -> bytes:
-        """The signed statement that the content of this manifest has arrived here."""
-        document = TransferManifest(
-            id=id_,
-            name=name,
-            size=manifest.size,
-            root=root_text(manifest.root()),
-            block_size=BLOCK,
-            wire=wire,
-            sender=peer.name,
-            receiver=self.name,
-            started=started,
-            finished=utc_now(),
-        )
-        signer = Signer(f"{AGENT}@{self.key.name}", self.key)
-        return signer.sign(document, audience=peer.name, expires=utc_now() + STATEMENT_LIFETIME).encode()
-
-
-def root_text(root: bytes) -> Digest:
-    """A root as documents have it."""
-    return f"blake3:{root.hex()}"
-
-
 def carry(id_: str, end: End, meeting: Meeting, witness: Witness, terms: Terms) -> tuple[Result, str]:
     """Carry out the transfer; gives what came of it, and the destination's signed statement. Blocks."""
     if end.direction == "read":
@@ -133,7 +99,7 @@ def send_content(end: End, meeting: Meeting, terms: Terms) -> tuple[Result, str]
 
 def receive_content(id_: str, end: End, meeting: Meeting, witness: Witness, terms: Terms) -> tuple[Result, str]:
     """Carry out a transfer to here."""
-    started, wire = utc_now(), 0
+    started, wire = datetime.now(UTC), 0
 
     def progress(now: Progress) -> None:
         nonlocal wire
@@ -179,10 +145,10 @@ def _checked(result: Result) -> str:
     """The destination's statement, if it says what we sent. Whose it is, `agency verify` checks."""
     try:
         statement = result.statement.decode("ascii")
-        said = claimed(statement, TransferManifest)
+        said = claimed(statement, "transfer-manifest")
     except (UnicodeDecodeError, Untrusted):
         raise bad_peer("does not say in due form what it has received") from None
-    if (said.size, said.root) != (result.size, root_text(result.root)):
+    if (said.get("size"), said.get("root")) != (result.size, root_text(result.root)):
         raise bad_peer("says that it has received something else than was sent")
     return statement
 

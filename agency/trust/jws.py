@@ -12,13 +12,13 @@ import json
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, cast
-
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from joserfc.jwk import OKPKey
+from typing import TYPE_CHECKING, Any, cast
 
 from agency.trust.untrusted import Untrusted
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+    from joserfc.jwk import OKPKey
 
 ALGORITHM = "Ed25519"
 MAX_TOKEN = 256 * 1024
@@ -41,7 +41,7 @@ class Opened:
 def sign(header: dict[str, Any], payload: bytes, key: OKPKey) -> str:
     """The token; ``header`` without ``alg``."""
     signed = _encoded(_json({"alg": ALGORITHM, **header})) + b"." + _encoded(payload)
-    signature = cast(Ed25519PrivateKey, key.get_op_key("sign")).sign(signed)
+    signature = cast("Ed25519PrivateKey", key.get_op_key("sign")).sign(signed)
     return (signed + b"." + _encoded(signature)).decode()
 
 
@@ -67,8 +67,10 @@ def open_token(token: str, kinds: Mapping[str, type]) -> Opened:
 
 def check(opened: Opened, key: OKPKey) -> bool:
     """Whether the token was signed with that key, just as it is."""
+    from cryptography.exceptions import InvalidSignature
+
     try:
-        cast(Ed25519PublicKey, key.get_op_key("verify")).verify(opened.signature, opened.signed)
+        cast("Ed25519PublicKey", key.get_op_key("verify")).verify(opened.signature, opened.signed)
     except InvalidSignature:
         return False
     return True

@@ -24,7 +24,8 @@ from sqlalchemy import select
 from agency.problems import AgencyError, refuse
 from agency.store.models import DocumentRow, TokenRow
 from agency.store.store import Store
-from agency.trust.signing import SKEW, Signed, Verifier, answers_of
+from agency.trust.claims import answers_of
+from agency.trust.signing import SKEW, Signed, Verifier
 from descriptors.base import Document
 from descriptors.cfp import CallForProposals
 from descriptors.documents import Form, digest, load

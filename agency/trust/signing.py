@@ -20,6 +20,7 @@ from blake3 import blake3
 from joserfc.jwk import OKPKey
 
 from agency.trust import jws, keys
+from agency.trust.claims import HEADER
 from agency.trust.keys import Certificate, SiteKey, TrustedKeys
 from agency.trust.replays import Replays
 from agency.trust.untrusted import Untrusted
@@ -37,17 +38,6 @@ MAX_LIFETIME = timedelta(days=366)
 MAX_ANSWERED = 16
 """Documents that one may answer."""
 
-_HEADER = {
-    "aud": str,
-    "crt": str,
-    "exp": int,
-    "iat": int,
-    "iss": str,
-    "jti": str,
-    "kid": str,
-    "prev": list,
-    "typ": str,
-}
 _NONCE_BYTES = 16
 _MAX_NONCE = 64
 _LAST = int(datetime(9999, 1, 1, tzinfo=UTC).timestamp())
@@ -186,7 +176,7 @@ class Verifier:
         return self._read(token, expect)[0]
 
     def _read(self, token: str, expect: tuple[type[D], ...], binding: bool = True) -> tuple[Signed[D], Certificate]:
-        opened = jws.open_token(token, _HEADER)
+        opened = jws.open_token(token, HEADER)
         header = opened.header
         _check_header(opened)
         certificate = self._trusted.certificate(header["crt"])
@@ -212,17 +202,6 @@ class Verifier:
         return signed, certificate
 
 
-def answers_of(token: str) -> tuple[str, ...]:
-    """The digests of what a token answers, whoever signed it: for tokens that were verified before they were kept."""
-    return tuple(jws.open_token(token, _HEADER).header["prev"])
-
-
-def claimed(token: str, expect: type[D]) -> D:
-    """The document in a token, whoever signed it: for what is believed for another reason, or held against what is
-    known. :class:`Untrusted` where there is none."""
-    return _document(jws.open_token(token, _HEADER), (expect,))
-
-
 def _check_header(opened: jws.Opened) -> None:
     """Bound what is in it, before anything is done with it."""
     header = opened.header
@@ -236,7 +215,7 @@ def _check_header(opened: jws.Opened) -> None:
         raise Untrusted("malformed", f"prev must be at most {MAX_ANSWERED} digests")
 
 
-def _document(opened: jws.Opened, expect: tuple[type[D], ...], binding: bool = True) -> D:
+def _document(opened: jws.Opened, expect: tuple[type[D], ...], binding: bool) -> D:
     kind = next((each for each in expect if each.tag == opened.header["typ"]), None)
     if kind is None:
         raise Untrusted("wrong-document", f"it is no {' or '.join(each.tag for each in expect)}")

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from agency.problems import AgencyError
-from descriptors.messages import Problem
+from agency.problems import AgencyError, refuse
 
 _REMEDIES = {
     "malformed": "send a JWS in compact form, as docs/trust.md describes it",
@@ -28,7 +27,7 @@ class Untrusted(AgencyError):
     ``too-old``."""
 
     def __init__(self, code: str, message: str) -> None:
-        super().__init__(Problem(code=code, message=message, remedy=_REMEDIES[code]))
+        super().__init__(refuse(code, message, _REMEDIES[code]).problem)
 
     @property
     def code(self) -> str:

@@ -208,6 +208,7 @@ def test_libraries_take_the_same_way(log: Any, tmp_path: Path, capfd: pytest.Cap
     """What libraries log is masked and written to the file too, and nothing to stdout or stderr."""
     logging.getLogger("dbos").setLevel(logging.ERROR)  # as DBOS left it, when it was asked for less before
     logs.configure(tmp_path)
+    logs.adopt_loguru()
     logs.hide(SECRET)
     for name in ("uvicorn", "uvicorn.access", "uvicorn.error", "spade", "slixmpp", "dbos", "httpx"):
         logging.getLogger(name).warning("%s says %s", name, SECRET)
@@ -228,6 +229,7 @@ def test_libraries_take_the_same_way(log: Any, tmp_path: Path, capfd: pytest.Cap
 
 def test_libraries_chatter_is_left_out(log: Any, tmp_path: Path) -> None:
     """Below WARNING, libraries are not heard: an XMPP library's DEBUG has passwords in it."""
+    logs.adopt_loguru()
     logging.getLogger("slixmpp").info("SEND: <auth>…</auth>")
     loguru.logger.info("loguru")
     logging.getLogger("vendor_modules.testbed").info("ours")

@@ -27,7 +27,8 @@ from agency.transfer.ledger import Ledger, Transfer
 from agency.transfer.meeting import Calling
 from agency.transfer.pace import Bandwidth
 from agency.transfer.proxy import Limits, Proxy
-from agency.transfer.work import End, Result, Terms, Witness, send_content
+from agency.transfer.witness import Witness
+from agency.transfer.work import End, Result, Terms, send_content
 from agency.trust.keys import SiteKey
 
 _PROCESSES = multiprocessing.get_context("forkserver")

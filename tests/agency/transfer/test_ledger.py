@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from agency.problems import AgencyError
-from agency.transfer.ledger import FILE, Ledger, State, Transfer, text_of, token_in
+from agency.transfer.ledger import FILE, Ledger, State, Transfer
+from agency.transfer.tokens import text_of, token_in
 
 HOUR = timedelta(hours=1)
 
