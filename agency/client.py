@@ -9,8 +9,6 @@ from typing import Any
 
 import httpx
 
-from descriptors.messages import Problem
-
 Json = dict[str, Any]
 
 _PATIENCE = httpx.Timeout(120.0, connect=5.0)
@@ -112,8 +110,10 @@ class Client:
             raise Refused(response.json()["problem"])
         except (ValueError, KeyError, TypeError):
             message = f"the agency answered {response.status_code} to {response.request.method} {response.url.path}"
-            problem = Problem(code="api-error", message=message, remedy="see agency.log in the state directory")
-            raise Refused(problem.model_dump(mode="json")) from None
+            from agency.problems import refuse
+
+            error = refuse("api-error", message, "see agency.log in the state directory")
+            raise Refused(error.problem.model_dump(mode="json")) from None
 
 
 def _given(query: dict[str, Any]) -> dict[str, Any]:

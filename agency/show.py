@@ -18,13 +18,12 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from descriptors.base import MIB
-
 if TYPE_CHECKING:
     from agency.running import Unusable
     from vendor_modules.conformance import Result
 
 Json = dict[str, Any]
+_MIB = 1024 * 1024
 
 
 def offers(console: Console, answer: Json) -> None:
@@ -136,7 +135,7 @@ def plan(console: Console, document: Json) -> None:
 
 
 def _size(count: float) -> str:
-    return f"{count / MIB:.1f} MiB" if count >= MIB else f"{count / 1024:.1f} KiB"
+    return f"{count / _MIB:.1f} MiB" if count >= _MIB else f"{count / 1024:.1f} KiB"
 
 
 def receipt(console: Console, document: Json) -> None:

@@ -13,7 +13,9 @@ from __future__ import annotations
 import json
 import os
 import stat
+from collections.abc import Iterator, Mapping
 from enum import StrEnum
+from importlib import import_module
 from pathlib import Path
 from typing import TypeVar, overload
 
@@ -21,56 +23,64 @@ import yaml
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails, from_json
 
-from descriptors import messages
-from descriptors.application import Application
 from descriptors.base import MIB, Document
-from descriptors.cfp import CallForProposals
-from descriptors.comparison import Comparison, Composition, Record
-from descriptors.deployment import Deployment
 from descriptors.digests import canonical, digest, plain
-from descriptors.directory import Registration, Search, SearchResult
 from descriptors.layout import model_at, slots
-from descriptors.negotiation import Mandate, Negotiation
 from descriptors.problems import MAX_PROBLEMS, DocumentError, Problem, explain, refuse, unknown, wanted
 from descriptors.reading import Lines, Reading, plain_json, read_json, read_yaml
-from descriptors.relocation import RelocationPlan, RelocationReceipt
-from descriptors.sla import Agreement, AgreementTemplate, CounterOffer, Offer, Refusal
-from descriptors.transfer import TransferManifest
-from descriptors.trust import Acceptance, Delegation
 from descriptors.xml_form import XmlReading, read_xml
 
 __all__ = ["DOCUMENTS", "DocumentError", "Form", "Problem", "canonical", "digest", "dump", "load", "load_canonical"]
 
 MAX_BYTES = 4 * MIB
 
-DOCUMENTS: dict[str, type[Document]] = {
-    model.tag: model
-    for model in (
-        Application,
-        AgreementTemplate,
-        CallForProposals,
-        Offer,
-        CounterOffer,
-        Refusal,
-        Composition,
-        Comparison,
-        Mandate,
-        Negotiation,
-        Delegation,
-        Acceptance,
-        Record,
-        Agreement,
-        Deployment,
-        RelocationPlan,
-        RelocationReceipt,
-        TransferManifest,
-        Registration,
-        Search,
-        SearchResult,
-        messages.Request,
-        messages.Problem,
-    )
+_MODELS = {
+    "application": "application.Application",
+    "agreement-template": "sla.AgreementTemplate",
+    "call-for-proposals": "cfp.CallForProposals",
+    "offer": "sla.Offer",
+    "counter-offer": "sla.CounterOffer",
+    "refusal": "sla.Refusal",
+    "composition": "comparison.Composition",
+    "comparison": "comparison.Comparison",
+    "mandate": "negotiation.Mandate",
+    "negotiation": "negotiation.Negotiation",
+    "delegation": "trust.Delegation",
+    "acceptance": "trust.Acceptance",
+    "record": "comparison.Record",
+    "agreement": "sla.Agreement",
+    "deployment": "deployment.Deployment",
+    "relocation-plan": "relocation.RelocationPlan",
+    "relocation-receipt": "relocation.RelocationReceipt",
+    "transfer-manifest": "transfer.TransferManifest",
+    "registration": "directory.Registration",
+    "search": "directory.Search",
+    "search-result": "directory.SearchResult",
+    "request": "messages.Request",
+    "problem": "messages.Problem",
 }
+
+
+class _Documents(Mapping[str, type[Document]]):
+    """Models by tag. Each is imported when it is first asked for: to make them all takes long, and most processes see
+    few."""
+
+    def __getitem__(self, tag: str) -> type[Document]:
+        module, name = _MODELS[tag].split(".")
+        model: type[Document] = getattr(import_module(f"descriptors.{module}"), name)
+        return model
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_MODELS)
+
+    def __len__(self) -> int:
+        return len(_MODELS)
+
+    def __contains__(self, tag: object) -> bool:
+        return tag in _MODELS
+
+
+DOCUMENTS = _Documents()
 """Every document by its tag: the root element in XML, the value of ``document`` in YAML and JSON."""
 
 D = TypeVar("D", bound=Document)

@@ -265,9 +265,9 @@ def between(
         from agency.transfer.tokens import text_of
 
         theirs = text_of(_token(to_token_file, "AGENCY_TRANSFER_TO_TOKEN", "Token of the destination"))
-        with _remote(source, token_file, ca, state) as proxy:
-            proxy.ask("POST", "/transfer", {"to": {"address": destination, "token": theirs}, "streams": streams})
-            answer = _followed(proxy, "/transfer", as_json)
+        proxy = _remote(source, token_file, ca, state)
+        proxy.ask("POST", "/transfer", {"to": {"address": destination, "token": theirs}, "streams": streams})
+        answer = _followed(proxy, "/transfer", as_json)
     _show_end(answer, as_json)
 
 
@@ -333,8 +333,7 @@ def verify(
 def _proxy(which: str, token_file: Path | None, ca: Path | None, state: Path | None) -> Iterator[tuple[Control, str]]:
     """The proxy that was meant, and the path of the transfer there."""
     if ":" in which:
-        with _remote(which, token_file, ca, state) as proxy:
-            yield proxy, "/transfer"
+        yield _remote(which, token_file, ca, state), "/transfer"
         return
     from agency.transfer import remote
 
@@ -342,13 +341,11 @@ def _proxy(which: str, token_file: Path | None, ca: Path | None, state: Path | N
         yield proxy, f"/transfers/{which}"
 
 
-@contextmanager
-def _remote(address: str, token_file: Path | None, ca: Path | None, state: Path | None) -> Iterator[Control]:
+def _remote(address: str, token_file: Path | None, ca: Path | None, state: Path | None) -> Control:
     from agency.transfer import identity, remote
 
     context = identity.anonymous(ca or state_in(state) / identity.FOLDER / "ca.pem")
-    with remote.at(address, context, _token(token_file)) as proxy:
-        yield proxy
+    return remote.at(address, context, _token(token_file))
 
 
 def _calling(state: Path | None, address: str, token_file: Path | None, streams: int) -> Calling:

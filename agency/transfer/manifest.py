@@ -32,8 +32,8 @@ _HEADER = struct.Struct(">8sQ40s32s")
 _LENGTH = _HEADER.size + DIGEST
 """The header is followed by its own digest."""
 _IDENTITY = struct.Struct(">5Q")
-_TICK = 0.05
-"""Seconds: far longer than the tick that files' times are rounded to."""
+_TICK = 0.02
+"""Seconds: longer than the tick that files' times are rounded to, which is 0.01 at most."""
 
 
 def digest(block: bytes | memoryview) -> bytes:
@@ -60,9 +60,10 @@ def identity_of(file: int) -> bytes:
     clock's next tick, so that whatever is written later shows. Renaming a file changes it."""
     while True:
         it = os.fstat(file)
-        if not 0 <= time.time() - it.st_ctime <= _TICK:  # every change sets it; mtime may be any, of the future too
+        age = time.time() - it.st_ctime  # every change sets it; mtime may be any, of the future too
+        if not 0 <= age <= _TICK:
             return _IDENTITY.pack(it.st_dev, it.st_ino, it.st_size, it.st_mtime_ns, it.st_ctime_ns)
-        time.sleep(_TICK)
+        time.sleep(_TICK - age)
 
 
 class Manifest:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 import re
+import socket
 import ssl
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from pathlib import Path
 from typing import Any
-
-import httpx
+from urllib.parse import quote
 
 from agency.problems import AgencyError, refuse, refused
 from agency.transfer.identity import FOLDER
@@ -20,7 +21,8 @@ from agency.transfer.tokens import text_of
 SOCKET = "proxy.sock"
 STREAMS = 2
 """Streams of a transfer, unless told otherwise."""
-_PATIENCE = httpx.Timeout(60, connect=10)
+_CONNECTED_WITHIN = 10.0
+_PATIENCE = 60.0
 _MAX_ANSWER = 4 * 1024 * 1024
 
 Json = dict[str, Any]
@@ -37,76 +39,105 @@ def split(address: str, *, free: bool = False) -> tuple[str, int]:
 def data_address(address: str, context: ssl.SSLContext) -> tuple[str, int]:
     """The host and the data port of the proxy whose control channel is at that address."""
     host, _ = split(address)
-    with at(address, context) as proxy:
-        port = proxy.ask("GET", "/").get("data")
+    port = at(address, context).ask("GET", "/").get("data")
     if not isinstance(port, int) or not 0 < port < 65536:
         raise refuse("bad-peer", f"what answers at {address} is no transfer proxy", "name the address of one")
     return host, port
 
 
 class Control:
-    """A proxy's control channel."""
+    """A proxy's control channel: HTTP as the standard library speaks it, as any other takes 0.1 s to import. There is a
+    connection for each question."""
 
-    def __init__(self, client: httpx.Client, where: str) -> None:
-        self._client, self._where = client, where
+    def __init__(self, where: str, connect: Callable[[], HTTPConnection], headers: dict[str, str]) -> None:
+        self._where, self._connect, self._headers = where, connect, headers
 
     def ask(self, method: str, path: str, body: Json | None = None, *, patient: bool = False) -> Json:
         """The answer; what is refused is raised. ``patient``: however long it takes."""
-        timeout = httpx.Timeout(None, connect=10) if patient else _PATIENCE
-        try:
-            with self._client.stream(method, path, json=body, timeout=timeout) as response:
-                return self._answer(response)
-        except httpx.TransportError as error:
-            raise self._silent(error) from None
+        with self._asked(method, quote(path), body, None if patient else _PATIENCE) as response:
+            return self._answer(response)
 
     def follow(self, path: str, on_status: Callable[[Json], None]) -> Json:
         """Where a transfer stands, again and again until it has ended; gives the last."""
         status: Json = {}
-        try:
-            timeout = httpx.Timeout(60, connect=10)
-            with self._client.stream("GET", path, params={"follow": "1"}, timeout=timeout) as response:
-                if not response.is_success:
-                    return self._answer(response)
-                for line in response.iter_lines():
-                    status = json.loads(line)
+        with self._asked("GET", f"{quote(path)}?follow=1", None, _PATIENCE) as response:
+            if not _is_success(response):
+                return self._answer(response)
+            begun = b""  # of the next line
+            while chunk := response.read1():
+                *lines, begun = (begun + chunk).split(b"\n")
+                for line in lines:
+                    status = self._object(line)
                     on_status(status)
-        except httpx.TransportError as error:
-            raise self._silent(error) from None
+                if len(begun) > _MAX_ANSWER:
+                    raise self._strange()
         return status
 
-    def _answer(self, response: httpx.Response) -> Json:
-        body = b""
-        for chunk in response.iter_bytes():
-            body += chunk
-            if len(body) > _MAX_ANSWER:
-                raise self._strange()
+    @contextmanager
+    def _asked(self, method: str, path: str, body: Json | None, seconds: float | None) -> Iterator[HTTPResponse]:
+        content = None if body is None else json.dumps(body).encode()
+        headers = self._headers | ({} if content is None else {"content-type": "application/json"})
         try:
-            answer = json.loads(body)
-            if response.is_success and isinstance(answer, dict):
-                return answer
+            with closing(self._connect()) as connection:
+                connection.connect()
+                connection.sock.settimeout(seconds)
+                connection.request(method, path, content, headers)
+                with connection.getresponse() as response:
+                    yield response
+        except (OSError, HTTPException, UnicodeError) as error:  # UnicodeError: a name that can be no host's
+            raise self._silent(error) from None
+
+    def _answer(self, response: HTTPResponse) -> Json:
+        answer = self._object(response.read(_MAX_ANSWER + 1))
+        if _is_success(response):
+            return answer
+        try:
             problem = refused(answer["problem"])
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError):
             raise self._strange() from None
         raise problem
+
+    def _object(self, text: bytes) -> Json:
+        try:
+            said = json.loads(text) if len(text) <= _MAX_ANSWER else None
+        except (ValueError, RecursionError):
+            said = None
+        if not isinstance(said, dict):
+            raise self._strange()
+        return said
 
     def _strange(self) -> AgencyError:
         return refuse("bad-peer", f"what answers at {self._where} is no transfer proxy", "name the address of one")
 
-    def _silent(self, error: httpx.TransportError) -> AgencyError:
+    def _silent(self, error: Exception) -> AgencyError:
         message = f"no transfer proxy answers at {self._where}: {error}"
         return refuse(
             "unreachable", message, "see that it runs, and that its certificate is of an authority given here"
         )
 
 
-@contextmanager
-def at(address: str, context: ssl.SSLContext, token: bytes | None = None) -> Iterator[Control]:
+def _is_success(response: HTTPResponse) -> bool:
+    return 200 <= response.status < 300
+
+
+class _Local(HTTPConnection):
+    """HTTP over a Unix socket."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__("proxy", timeout=_CONNECTED_WITHIN)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(_CONNECTED_WITHIN)
+        self.sock.connect(str(self._path))
+
+
+def at(address: str, context: ssl.SSLContext, token: bytes | None = None) -> Control:
     """The control channel at an address, for the token."""
     host, port = split(address)
-    url = f"https://{f'[{host}]' if ':' in host else host}:{port}"
     headers = {} if token is None else {"authorization": f"Bearer {text_of(token)}"}
-    with httpx.Client(base_url=url, verify=context, headers=headers, trust_env=False) as client:
-        yield Control(client, address)
+    return Control(address, lambda: HTTPSConnection(host, port, timeout=_CONNECTED_WITHIN, context=context), headers)
 
 
 @contextmanager
@@ -117,9 +148,7 @@ def own(state: Path) -> Iterator[Control]:
         remedy = f"start it with `agency transfer serve --root DIR --state {state}`"
         raise refuse("unreachable", f"no transfer proxy runs in {state}", remedy)
     with short(folder) as place:
-        transport = httpx.HTTPTransport(uds=str(place / SOCKET))
-        with httpx.Client(base_url="http://proxy", transport=transport, trust_env=False) as client:
-            yield Control(client, str(folder / SOCKET))
+        yield Control(str(folder / SOCKET), lambda: _Local(place / SOCKET), {})
 
 
 @contextmanager

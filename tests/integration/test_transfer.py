@@ -9,6 +9,7 @@ import signal
 import socket
 import ssl
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -27,6 +28,8 @@ from tests.labs.transfer import Site, two_sites
 
 pytestmark = pytest.mark.integration
 
+SLOW = ("pydantic_xml", "lxml", "yaml", "cryptography", "joserfc", "httpx", "loguru", "descriptors.base")
+"""Modules that take long to import, and that a transfer in which nothing goes wrong does not need here."""
 MEMORY = 128 * 1024
 """KiB that a proxy may take, whatever goes through it."""
 
@@ -136,6 +139,21 @@ def test_a_third_party(proxies: tuple[Running, Running], authorities: Path, tmp_
         kept = b"".join(each.read_bytes() for each in proxy.site.state.rglob("*") if each.is_file())
         kept += Path(f"/proc/{proxy.process.pid}/cmdline").read_bytes()
         assert not any(token.read_bytes().strip() in kept for token in (ours, theirs))
+
+
+def test_a_push_waits_for_nothing_slow(proxies: tuple[Running, Running], tmp_path: Path) -> None:
+    """A push imports neither documents nor certificates' tools nor another HTTP: they would be half of its time."""
+    here, there = proxies
+    (tmp_path / "small.img").write_bytes(os.urandom(MIB))
+    token = there.token("write", "small.img", here)
+    program = "import sys; from agency.cli import app; app(sys.argv[1:], standalone_mode=False); " + (
+        f"print([name for name in {SLOW!r} if name in sys.modules], file=sys.stderr)"
+    )
+    words = ["transfer", "push", tmp_path / "small.img", there.address, "--token-file", token, "--json"]
+    command = [sys.executable, "-c", program, *words, "--state", here.site.state]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.stderr.strip() == "[]"
+    assert json.loads(done.stdout)["data"] == MIB
 
 
 def test_push_is_broken_off_and_goes_on(proxies: tuple[Running, Running], tmp_path: Path) -> None:
