@@ -8,13 +8,17 @@ from dataclasses import dataclass, replace
 
 import zstandard
 
-from agency.transfer.ends import BLOCK, UNIT
+from agency.transfer.ends import UNIT
 
-LEVEL = 1
-"""What a processor can do at the pace of a gigabit: level 3 takes twice the time, for a tenth fewer bytes."""
+THOROUGH, FAST, OFF = 3, 1, 0
+"""Levels. Thorough takes twice the time of fast, for 5 % fewer bytes; fast keeps pace with a gigabit."""
 _SHRINKS = 0.95
 """Data that does not get smaller than that goes as it is."""
-_WINDOW = 0.25, UNIT
+_PROBE = 16 * 1024
+"""Bytes from the middle of data of which there is doubt that are tried first."""
+_LITTLE = 0.25
+"""Where no more than that part of what is read has to go, compressing takes little beside reading and hashing."""
+_WINDOW = 0.25, 16 * UNIT
 """Seconds, and bytes a stream, at least, that one look at the pace takes."""
 _WAITING = 0.3
 """The link is slow when both ends spend more than this part of their time in waiting for it."""
@@ -31,8 +35,10 @@ _REST = 16
 class Pace:
     """One look at a transfer."""
 
+    data: float
+    """The part of what is read that the destination does not have."""
     rate: float
-    """Bytes of content a second."""
+    """Bytes a second of such data."""
     wire: float
     """Bytes a second that went for that."""
     waiting: float
@@ -41,11 +47,12 @@ class Pace:
 
 @dataclass(frozen=True)
 class Choice:
-    """Whether a transfer compresses, and why."""
+    """How a transfer compresses, and why. It begins thoroughly: that costs little until the first look, and many
+    transfers are over by then."""
 
-    on: bool = False
+    level: int = THOROUGH
     link: float = 0.0
-    """Bytes a second that the link takes, as it seemed just before."""
+    """Bytes a second that the link takes, as it seemed just before; 0 where that is not known."""
     left: int = 0
     """Looks until it may be reconsidered."""
     patience: int = _PATIENCE[0]
@@ -54,44 +61,52 @@ class Choice:
     """Whether what arrives may still be of the choice before."""
 
     def after(self, pace: Pace) -> Choice:
-        """What to do now. While a link is slow, its sender finds it full and its receiver finds it empty: compress.
-        While a processor is slow, one of them hardly waits: what was faster is right, and is found out now and then."""
+        """What to do now. While most is left out, compress thoroughly. Else, while a link is slow, its sender finds it
+        full and its receiver finds it empty: compress. While a processor is slow, one of them hardly waits: what was
+        faster is right, and is found out now and then."""
+        if pace.data <= _LITTLE:
+            return Choice(patience=self.patience)
         if self.new:
             return replace(self, new=False)
-        if not self.on:
+        if not self.level:
             if pace.waiting > _WAITING and not self.left:
-                return Choice(True, pace.wire, self.patience, self.patience, new=True)
+                return Choice(FAST, pace.wire, self.patience, self.patience, new=True)
         elif pace.rate < _SLOWER * self.link and pace.waiting < _WAITING:
-            return Choice(False, left=_REST, patience=self.patience)
+            return Choice(OFF, left=_REST, patience=self.patience)
         elif pace.waiting < _BUSY and not self.left:
-            return Choice(False, patience=min(4 * self.patience, _PATIENCE[1]))
+            return Choice(OFF, patience=min(4 * self.patience, _PATIENCE[1]))
+        elif self.level == THOROUGH:
+            return Choice(FAST, patience=self.patience, new=True)
         return replace(self, left=max(self.left - 1, 0))
 
 
 class Chooser:
-    """One transfer's: its threads tell it what happens, and hear whether to compress."""
+    """One transfer's: its threads tell it what happens, and hear how to compress."""
 
     def __init__(self, streams: int, allowed: bool) -> None:
-        self.choice = Choice()
+        self.choice = Choice(THOROUGH if allowed else OFF)
         self._streams, self._allowed = streams, allowed
         self._lock = threading.Lock()
         self._begin()
 
-    def observe(self, content: int, wire: int, waited: float, waited_there: float) -> None:
-        """Some bytes of content have arrived, as so many bytes, and each end has waited for so many seconds more."""
+    def observe(self, known: int, data: int, wire: int, waited: float, waited_there: float) -> None:
+        """Some bytes have been read that the destination had already, and some of data have arrived, as so many bytes;
+        each end has waited for so many seconds more."""
         with self._lock:
-            self._content += content
+            self._known += known
+            self._data += data
             self._wire += wire
             self._waited += waited
             self._waited_there += waited_there
-            seconds = time.monotonic() - self._start
-            if self._allowed and seconds >= _WINDOW[0] and self._content >= _WINDOW[1] * self._streams:
+            seconds, read = time.monotonic() - self._start, self._known + self._data
+            if self._allowed and seconds >= _WINDOW[0] and read >= _WINDOW[1] * self._streams:
                 waiting = min(self._waited, self._waited_there) / self._streams / seconds
-                self.choice = self.choice.after(Pace(self._content / seconds, self._wire / seconds, waiting))
+                pace = Pace(self._data / read, self._data / seconds, self._wire / seconds, waiting)
+                self.choice = self.choice.after(pace)
                 self._begin()
 
     def _begin(self) -> None:
-        self._start, self._content, self._wire = time.monotonic(), 0, 0
+        self._start, self._known, self._data, self._wire = time.monotonic(), 0, 0, 0
         self._waited = self._waited_there = 0.0
 
 
@@ -100,18 +115,24 @@ class Compressor:
 
     def __init__(self, chooser: Chooser) -> None:
         self._chooser = chooser
-        self._zstd = zstandard.ZstdCompressor(level=LEVEL)
+        self._zstd = {level: zstandard.ZstdCompressor(level=level) for level in (FAST, THOROUGH)}
         self._doubtful = True
 
     def pack(self, data: bytes) -> bytes | None:
-        """The data, compressed; None where it should go as it is. After data that did not shrink, only the first block
-        of the next is tried at first."""
-        if not self._chooser.choice.on or (self._doubtful and not _shrinks(self._zstd, data[:BLOCK])):
+        """The data, compressed; None where it should go as it is. After data that did not shrink, only a little of the
+        next is tried at first."""
+        level = self._chooser.choice.level
+        if not level or (self._doubtful and not self._shrunk(FAST, _middle(data))):
             return None
-        packed = self._zstd.compress(data)
-        self._doubtful = len(packed) > len(data) * _SHRINKS
-        return None if self._doubtful else packed
+        packed = self._shrunk(level, data)
+        self._doubtful = packed is None
+        return packed
+
+    def _shrunk(self, level: int, data: bytes) -> bytes | None:
+        packed = self._zstd[level].compress(data)
+        return packed if len(packed) <= len(data) * _SHRINKS else None
 
 
-def _shrinks(zstd: zstandard.ZstdCompressor, data: bytes) -> bool:
-    return len(zstd.compress(data)) <= len(data) * _SHRINKS
+def _middle(data: bytes) -> bytes:
+    start = max(len(data) - _PROBE, 0) // 2
+    return data[start : start + _PROBE]

@@ -241,6 +241,7 @@ class _Courier:
                 for digest, block in frame.there:
                     places.add(digest, block)
         self._sending.chooser.observe(
+            sum(frame.tally.same + frame.tally.copied for frame in frames),
             sum(frame.tally.data for frame in frames),
             sum(frame.payload for frame in frames),
             self._stream.waited - self._waited,
