@@ -158,7 +158,7 @@ class ComponentLink:
 
     def _open_stream(self) -> _Stream:
         stream = self._stream
-        if stream is None or stream.closed.done():
+        if stream is None or stream.broken:
             raise unreachable(self._domain, "the connection to the server is lost, and not yet there again")
         return stream
 
@@ -292,6 +292,12 @@ class _Stream(asyncio.Protocol):
             self._transport.write("".join(self._waiting).encode())
         self._waiting.clear()
         self._waiting_length = 0
+
+    @property
+    def broken(self) -> bool:
+        """Whether what is written now goes nowhere. Writing shows that before the event loop tells: who writes on and
+        on would keep it from telling, for ever."""
+        return self._transport is None or self._transport.is_closing()
 
     @property
     def full(self) -> bool:

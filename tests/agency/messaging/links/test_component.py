@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -228,4 +229,22 @@ async def test_who_sends_waits_for_a_server_that_does_not_read() -> None:
         with pytest.raises(AgencyError) as error:
             await pouring
         assert sent > stuck
+        assert error.value.problem.code == "server-unreachable"
+
+
+async def test_who_sends_on_and_on_hears_that_the_connection_broke(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection that breaks under somebody who sends and sends ends that, although the event loop has no turn."""
+    monkeypatch.setattr(component, "_WRITE_AT_ONCE", 0)
+    ends: list[socket.socket] = []
+
+    async def breaks(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        ends.append(writer.get_extra_info("socket"))
+        writer.write(LET_IN)
+        await asyncio.Event().wait()
+
+    async with asyncio.timeout(20), agent_on(breaks, saying()) as (agent, _, _):
+        ends[0].shutdown(socket.SHUT_RDWR)
+        with pytest.raises(AgencyError) as error:  # noqa: PT012 - which of them hears it is the system's affair
+            for _ in range(1000):
+                await agent.send(Message(to="b@b.test", body="x"))
         assert error.value.problem.code == "server-unreachable"
