@@ -10,10 +10,11 @@ from __future__ import annotations
 import math
 import multiprocessing
 import socket
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
@@ -181,25 +182,26 @@ class Cuttable:
                     self._cut.wait()
             sink.shutdown(socket.SHUT_WR)
         except OSError:
-            return
+            self._shut(source, sink)
 
     def cut(self) -> None:
         """Both ends see that the other is gone."""
         self._most = math.inf
         self._cut.set()
-        for end in self._ends:
-            try:
+        self._shut(*self._ends)
+
+    def _shut(self, *ends: socket.socket) -> None:
+        for end in ends:
+            with suppress(OSError):
+                end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 end.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                continue
+            end.close()  # or whoever writes there would not see it before all buffers are full
 
     def close(self) -> None:
         """For good."""
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         self.cut()
-        for end in self._ends:
-            end.close()
 
 
 def until(true: Callable[[], object]) -> None:
