@@ -21,8 +21,9 @@ from hypothesis import strategies as st
 from agency.problems import AgencyError
 from agency.transfer import control, identity, meeting, proxy
 from agency.transfer.control import serving
-from agency.transfer.ledger import Ledger, State, Transfer, text_of
+from agency.transfer.ledger import Ledger, State, Transfer
 from agency.transfer.proxy import Limits, Proxy
+from agency.transfer.tokens import text_of
 from agency.transfer.wire import Lost
 from descriptors.base import MIB
 from descriptors.messages import Problem
