@@ -13,6 +13,7 @@ from pydantic import SecretStr
 
 from agency.agents import addresses
 from agency.agents.deployer import DeployerAgent
+from agency.federation import directory
 from agency.janitor import find_leaks
 from agency.messaging.links.component import component_link
 from agency.messaging.request import ask
@@ -38,6 +39,12 @@ from tests.labs.xmpp import TwoSites, XmppServer
 
 pytestmark = pytest.mark.integration
 NEGOTIATES = policy({"strategy": "conceder", "floor": "80", "rounds": 3})
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first question takes as long as the servers take to connect: on a busy machine, some seconds."""
+    monkeypatch.setattr(directory, "SEARCH_WITHIN", 30.0)
 
 
 @asynccontextmanager

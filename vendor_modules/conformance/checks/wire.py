@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import traceback
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -372,10 +373,12 @@ async def broken_line_is_unavailable(bench: Bench) -> None:
 @check(wire=True)
 async def unreachable_provider_is_unavailable(bench: Bench) -> None:
     """When nothing answers at all, the error is Unavailable."""
-    async with Proxy() as proxy:
-        settings = bench.subject.settings.model_copy(update={"proxy": proxy.url})
-    async with bench.another(bench.subject.credentials, settings=settings) as module:
-        await refused(module.list_machines(), Unavailable, what="list machines with nobody there")
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))  # and does not listen; nor can anybody else meanwhile
+        update = {"proxy": f"http://127.0.0.1:{nobody.getsockname()[1]}"}
+        settings = bench.subject.settings.model_copy(update=update)
+        async with bench.another(bench.subject.credentials, settings=settings) as module:
+            await refused(module.list_machines(), Unavailable, what="list machines with nobody there")
 
 
 @check(wire=True)
