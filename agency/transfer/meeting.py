@@ -176,6 +176,7 @@ class Calling:
         host, port = self._address
         try:
             connection = socket.create_connection(self._address, PATIENCE)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # else the hello's end waits 40 ms
             stream = self._context.wrap_socket(connection, server_hostname=host)
             self._streams.append(stream)
             if self._allowed:
