@@ -174,7 +174,8 @@ class Ledger:
 
     def close(self) -> None:
         """Let go of the file."""
-        self._database.close()
+        with self._lock:  # SQLite may crash where a thread, as of a stream that is just being heard, is still asking
+            self._database.close()
 
 
 def _hash(token: bytes) -> bytes:
