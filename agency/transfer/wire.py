@@ -10,9 +10,8 @@ import ssl
 import struct
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import IntEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import zstandard
 
@@ -95,8 +94,7 @@ SAME_UNITS = 1
 """Flag of a SKIP: the units are what the destination has; without it they are zeros."""
 
 
-@dataclass(frozen=True)
-class Frame:
+class Frame(NamedTuple):
     """A frame's header."""
 
     kind: Kind
@@ -172,6 +170,7 @@ class Stream:
         self.clean = True
         """Whether what was written last is a whole frame."""
         self._sock = sock
+        self._receive = _receiver(sock)
         self._idle = self._patience = idle
         self._share = share
         self._chunk = _CHUNK if share is None else share.chunk
@@ -199,6 +198,8 @@ class Stream:
 
     def next_if_any(self, *expected: Kind) -> Frame | None:
         """The same, if a frame has come."""
+        if not self._anything():
+            return None
         self._patience = self._idle
         return self._frame(expected) if self._read(self._header, if_any=True) else None
 
@@ -233,6 +234,10 @@ class Stream:
             pass
         self._sock.close()
 
+    def _anything(self) -> bool:
+        """Whether something may have come: asking costs less than an error of TLS that says no, once a unit."""
+        return bool(self._readable.poll(0)) or (isinstance(self._sock, ssl.SSLSocket) and self._sock.pending() > 0)
+
     def _frame(self, expected: tuple[Kind, ...]) -> Frame:
         kind, flags, reserved, length, unit = HEADER.unpack(self._header)
         if kind == Kind.RESULT and flags == PROBLEM and length <= LONGEST[Kind.RESULT]:
@@ -246,10 +251,10 @@ class Stream:
     def _read(self, view: memoryview, *, if_any: bool = False) -> bool:
         """Fill it; or, if nothing is there and ``if_any``, do not, and say so."""
         at = counted = 0
-        receive, chunk, size = self._sock.recv_into, self._chunk, len(view)
+        receive, chunk, size = self._receive, self._chunk, len(view)
         while at < size:
             try:
-                got = receive(view[at : at + chunk])
+                got = receive(chunk, view[at:])
             except (BlockingIOError, ssl.SSLWantReadError):
                 if if_any and not at:
                     return False
@@ -304,6 +309,14 @@ class Stream:
         self._check()
         if self._patience <= 0:
             raise Lost(f"the other transfer proxy has not moved for {self._idle:g} seconds")
+
+
+def _receiver(sock: socket.socket) -> Callable[[int, memoryview], int]:
+    """What reads at most so many bytes into a buffer. TLS gives at most 16 KiB at once: that is done 64 times a unit,
+    and ``read`` is a call less than ``recv_into``."""
+    if isinstance(sock, ssl.SSLSocket):
+        return cast("Callable[[int, memoryview], int]", sock.read)
+    return lambda most, view: sock.recv_into(view[:most])
 
 
 def unpack(zstd: zstandard.ZstdDecompressor, data: bytes | memoryview, most: int) -> bytes:
