@@ -150,7 +150,8 @@ def receipt(console: Console, document: Json) -> None:
     )
     for item in document["items"]:
         if item["digest"]:
-            console.print(f"  {item['kind']} {item['name']}: {_size(item['bytes'])}, {item['digest'][:23]}…")
+            proven = f"verified: root {item['root'][:23]}…" if item["root"] else f"{item['digest'][:23]}…"
+            console.print(f"  {item['kind']} {item['name']}: {_size(item['bytes'])}, {proven}")
     if document["content_before"]:
         same = document["content_before"] == document["content_after"]
         verdict = "[green]the same[/]" if same else "[yellow]not compared[/]"
@@ -391,4 +392,8 @@ def proof(console: Console, answer: Json) -> None:
             ", ".join(sorted((number[each] for each in link["answers"]), key=int)),
         )
     console.print(table)
+    for link in answer["links"]:
+        if "root" in link:
+            way = f"{_size(link['size'])} from {link['sender']} to {link['receiver']}"
+            console.print(f"[green]✓[/] {escape(link['id'])}: {escape(way)}, verified: root {link['root'][:23]}…")
     console.print(f"[green]✓[/] all {len(answer['links'])} links hold, and every signature is a trusted site's.")

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic_xml import attr, element, wrapped
 
 from descriptors.application import Label
-from descriptors.base import Bytes, Digest, Document, Element, Identifier, Moment, Name, Revision, Seconds, Text
+from descriptors.base import Bytes, Digest, Document, Element, Identifier, Moment, Name, Revision, Seconds, Text, Token
 from descriptors.deployment import Kind
 from descriptors.resources import Reason
 from descriptors.sla import PriceTerms
@@ -23,7 +23,9 @@ class Item(Element, tag="item"):
     bytes: Bytes = attr(default=0)
     """Bytes to move (plan) or moved (receipt)."""
     digest: Digest | None = attr(default=None)
-    """Of the content moved (receipt)."""
+    """BLAKE3 of the content moved (receipt)."""
+    root: Digest | None = attr(default=None)
+    """The root of the content moved, as its manifest has it (receipt)."""
     what: Text
     """What happens to it, in words."""
 
@@ -93,3 +95,6 @@ class RelocationReceipt(Document, tag="relocation-receipt"):
     stages: tuple[Stage, ...] = wrapped("stages", element(tag="stage", default=()))
     problems: tuple[Reason, ...] = wrapped("problems", element(tag="problem", default=()))
     """What went wrong and what is still to be cleaned up, if anything."""
+    manifests: tuple[Token, ...] = element(tag="manifest", default=())
+    """For all content moved, the signed :class:`~descriptors.transfer.TransferManifest` of its way from the source to
+    this site, and of that from here to the target, by ``PLAN/TASK``."""

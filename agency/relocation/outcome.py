@@ -12,6 +12,7 @@ from agency.agents import addresses
 from agency.relocation.result import Result, UndoRank
 from agency.relocation.workshop import Order, Output, Workshop
 from agency.store.store import Conflicted
+from agency.trust.claims import claimed
 from descriptors.base import utc_now
 from descriptors.deployment import Deployment
 from descriptors.documents import digest
@@ -19,6 +20,7 @@ from descriptors.messages import Problem
 from descriptors.relocation import Item, RelocationPlan, RelocationReceipt, Stage
 from descriptors.resources import Reason
 from descriptors.sla import Agreement
+from descriptors.transfer import TransferManifest
 
 SOURCE_NOT_RESTORED = "source-not-restored"
 """Code of the problem that the application could not be brought back at its source."""
@@ -131,6 +133,7 @@ def _receipt(order: Order, plan: RelocationPlan, result: Result) -> RelocationRe
         content_before=_one([output.digest for output in fenced]),
         content_after=_one([output.digest for output in verified]) if relocated else None,
         items=tuple(_item(item, outputs) for item in plan.items) if relocated else (),
+        manifests=tuple(output.manifest for output in outputs.values() if output.manifest) if relocated else (),
         stages=tuple(Stage(task=name, seconds=round(max(0.0, output.seconds), 3)) for name, output in outputs.items()),
         problems=tuple(_reason(problem) for problem in result.problems),
     )
@@ -148,7 +151,10 @@ def _downtime(result: Result, fenced: list[Output]) -> float:
 
 def _item(item: Item, outputs: dict[str, Output]) -> Item:
     fetched = outputs.get(f"fetch-{item.kind}-{item.name}")
-    return item if fetched is None else item.model_copy(update={"bytes": fetched.bytes, "digest": fetched.digest})
+    if fetched is None:
+        return item
+    root = claimed(fetched.manifest, TransferManifest.tag)["root"] if fetched.manifest else None
+    return item.model_copy(update={"bytes": fetched.bytes, "digest": fetched.digest, "root": root})
 
 
 def _one(digests: list[str | None]) -> str | None:

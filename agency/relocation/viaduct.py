@@ -21,7 +21,7 @@ from dbos import DBOS, DBOSConfiguredInstance, SetWorkflowID, WorkflowHandleAsyn
 
 from agency.problems import problem_of
 from agency.relocation.migrators import migrators
-from agency.relocation.migrators.base import Creates
+from agency.relocation.migrators.base import Makes
 from agency.relocation.outcome import SOURCE_NOT_RESTORED, conclude_deployment, conclude_relocation, hold_to_account
 from agency.relocation.result import Result, Undone, UndoRank
 from agency.relocation.workshop import Cancelled, Order, Output, Run, Workshop
@@ -167,7 +167,7 @@ class Viaducts(DBOSConfiguredInstance):
             problem = problem_of(error)
             if migrator.undo_rank is UndoRank.RESTORE:
                 problem = problem.model_copy(update={"code": SOURCE_NOT_RESTORED})
-            if isinstance(migrator, Creates) and task.vendor:
+            if isinstance(migrator, Makes) and task.vendor:
                 await self._remember(task.vendor, migrator.kind, run.key(task), f"undo of {name}: {problem.message}")
         text = f"{name}: {problem.message}" if problem else name
         kind = "undo-failed" if problem else "undone"

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -16,10 +15,11 @@ from agency.blobs import Blobs
 from agency.events import Events
 from agency.problems import refuse
 from agency.store.store import Store
+from agency.transfer.progress import Progress
 from agency.trust.site import Site
 from broker.pricing import Policy
 from descriptors.application import Application, Component
-from descriptors.base import Digest
+from descriptors.base import Digest, Token
 from descriptors.deployment import DeployedResource, Deployment, Endpoint
 from descriptors.relocation import RelocationPlan, Task
 from descriptors.sla import Agreement
@@ -27,9 +27,6 @@ from vendor_modules.capabilities import CAPABILITIES
 from vendor_modules.module import VendorModule
 
 C = TypeVar("C", bound=VendorModule)
-
-TICK = 0.2
-"""Seconds between two progress events of one transfer."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +93,8 @@ class Output(BaseModel):
     bytes: int = 0
     """Bytes of content brought from the source."""
     digest: Digest | None = None
+    manifest: Token | None = None
+    """Of content that was moved: the signed statement that it has arrived."""
     started: float = 0.0
     """Unix time."""
     seconds: float = 0.0
@@ -197,20 +196,8 @@ class Run:
         if _cancel_mark(self.workshop, self.order.id).exists():
             raise Cancelled
 
-    def progress(self, task: Task, total: int) -> Callable[[int], None]:
-        """A function to call with the bytes done so far, which tells the watchers how far the task is."""
-        started, last = time.monotonic(), 0.0
-
-        def tell(done: int) -> None:
-            nonlocal last
-            now = time.monotonic()
-            if now - last < TICK and done < total:
-                return
-            last = now
-            self.check()
-            rate = done / max(now - started, 1e-6)
-            left = (total - done) / rate if rate else None
-            event = {"kind": "progress", "task": task.name, "done": done, "total": total, "rate": rate, "left": left}
-            self.workshop.events.tick(self.order.application.name, event)
-
-        return tell
+    def tell(self, task: Task, now: Progress) -> None:
+        """Tell the watchers how far the task is."""
+        event = {"kind": "progress", "task": task.name}
+        event |= {name: getattr(now, name) for name in ("done", "total", "rate", "left")}
+        self.workshop.events.tick(self.order.application.name, event)

@@ -40,6 +40,16 @@ def plan(source: Source) -> Iterator[Run]:
     yield from _hole(at, -(-source.size // UNIT))
 
 
+def read_unit(source: Source, unit: int) -> bytes:
+    """The unit; refused (``source-short``) where the source ends within it."""
+    length = min(UNIT, source.size - unit * UNIT)
+    data = source.read(unit * UNIT, length)
+    if len(data) != length:
+        what = f"the source ends at byte {unit * UNIT + len(data)}, and should have {source.size}"
+        raise refuse("source-short", what, "see whether it was cut, or is still written, and transfer it again")
+    return data
+
+
 def _hole(at: int, end: int) -> Iterator[Run]:
     for first in range(at, end, _LONGEST_RUN):
         yield Run(first, min(_LONGEST_RUN, end - first), hole=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from agency.transfer.manifest import Manifest
@@ -39,6 +39,14 @@ class Source(Protocol):
 
     def close(self) -> None:
         """Let go of it."""
+
+
+@runtime_checkable
+class Resumable(Source, Protocol):
+    """A source that is read in order, and can begin where another attempt broke off."""
+
+    def skip(self, data: bytes) -> None:
+        """What comes next has been read before, and is this: it counts as read."""
 
 
 class Sink(Protocol):

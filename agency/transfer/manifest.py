@@ -68,14 +68,23 @@ def identity_of(file: int) -> bytes:
 
 class Manifest:
     """The digests of content of this many bytes, all :data:`UNKNOWN` at first. They are in a file without a name in the
-    directory ``scratch`` (the system's for temporary files if None), 32 bytes for each 64 KiB. Threads may share it."""
+    directory ``scratch`` (the system's for temporary files if None), 32 bytes for each 64 KiB. Threads may share it.
 
-    def __init__(self, size: int, scratch: Path | None = None) -> None:
+    With ``journal``, they are in that file, and begin as what an earlier one of that size left there: it survives a
+    crash, and proves nothing by itself.
+    """
+
+    def __init__(self, size: int, scratch: Path | None = None, *, journal: Path | None = None) -> None:
         self.size = size
         self.blocks = -(-size // BLOCK)
         self.units = -(-size // UNIT)
-        self._file: BinaryIO = tempfile.TemporaryFile(buffering=0, dir=scratch)  # noqa: SIM115
-        os.ftruncate(self._file.fileno(), self.blocks * DIGEST)
+        if journal is None:
+            self._file: BinaryIO = tempfile.TemporaryFile(buffering=0, dir=scratch)  # noqa: SIM115
+        else:
+            journal.touch(mode=0o600)
+            self._file = journal.open("r+b", buffering=0)
+        found = os.fstat(self._file.fileno()).st_size
+        self.forget(0 if found != self.blocks * DIGEST else self.blocks)
 
     def get(self, block: int) -> bytes:
         """The digest of the block."""
@@ -115,6 +124,11 @@ class Manifest:
         """All these blocks have that digest."""
         for at in range(first, first + count, _CHUNK):
             self.put(at, value * min(_CHUNK, first + count - at))
+
+    def forget(self, first: int) -> None:
+        """Nothing is known of the blocks from there on."""
+        os.ftruncate(self._file.fileno(), first * DIGEST)
+        os.ftruncate(self._file.fileno(), self.blocks * DIGEST)
 
     def runs(self) -> Iterator[tuple[int, bytes]]:
         """All digests, in order: the first block's number, and up to 1 MiB of them, one after the other."""

@@ -17,8 +17,8 @@ from agency.problems import refuse
 from agency.transfer.ends import BLOCK, UNIT, Sink
 from agency.transfer.manifest import DIGEST, UNIT_BLOCKS, UNKNOWN, ZERO, Manifest, digest, digests
 from agency.transfer.pace import Bandwidth
-from agency.transfer.progress import Progress, Result
-from agency.transfer.session import Session, Tally
+from agency.transfer.progress import Progress, Result, Tally
+from agency.transfer.session import Session
 from agency.transfer.wire import (
     BEGIN,
     LONGEST,

@@ -13,13 +13,13 @@ from typing import NamedTuple
 import zstandard
 
 from agency.problems import refuse
-from agency.transfer.blocks import Places, Run, plan
+from agency.transfer.blocks import Places, Run, plan, read_unit
 from agency.transfer.compression import Chooser, Compressor
 from agency.transfer.ends import BLOCK, UNIT, Source
 from agency.transfer.manifest import DIGEST, UNIT_BLOCKS, ZERO, Manifest, digests
 from agency.transfer.pace import Bandwidth
-from agency.transfer.progress import Progress, Result
-from agency.transfer.session import Session, Tally
+from agency.transfer.progress import Progress, Result, Tally
+from agency.transfer.session import Session
 from agency.transfer.wire import (
     BEGIN,
     NUMBER,
@@ -130,16 +130,8 @@ class _Sending:
         with self._lock:
             run = next(self._plan, None)
             if run and not run.hole and self._source.sequential:
-                return run, self._read(run.first)
-        return None if run is None else (run, b"" if run.hole else self._read(run.first))
-
-    def _read(self, unit: int) -> bytes:
-        length = min(UNIT, self._source.size - unit * UNIT)
-        data = self._source.read(unit * UNIT, length)
-        if len(data) != length:
-            what = f"the source ends at byte {unit * UNIT + len(data)}, and should have {self._source.size}"
-            raise refuse("source-short", what, "see whether it was cut, or is still written, and transfer it again")
-        return data
+                return run, read_unit(self._source, run.first)
+        return None if run is None else (run, b"" if run.hole else read_unit(self._source, run.first))
 
 
 class _UnderWay(NamedTuple):

@@ -8,14 +8,13 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
-from dataclasses import dataclass
 from functools import partial
 from typing import Self, TypeVar
 
 from agency.problems import AgencyError, problem_of, refuse
 from agency.transfer.ends import Sink, Source
 from agency.transfer.pace import Bandwidth, Share
-from agency.transfer.progress import Progress, Result
+from agency.transfer.progress import Meter, Progress, Result, Tally
 from agency.transfer.wire import PROBLEM, Kind, Lost, PeerRefused, Stopped, Stream, problem_for_peer
 
 T = TypeVar("T")
@@ -24,8 +23,6 @@ _TICK = 0.1
 """Seconds, at most, until a cancel is seen."""
 _REPORT = 0.5
 """Seconds between reports of progress."""
-_RECENT = 5.0
-"""Seconds that the rate is an average of."""
 _GRACE = 1.0
 """Seconds for the true reason to arrive by another stream, when one breaks."""
 _LINGER = 0.5
@@ -34,27 +31,6 @@ _WAIT = 5.0
 """Seconds between signs of life while one side works for long."""
 _TO_END = 0.4
 """Seconds that a thread has to end by itself; and once more, when what it waits for was interrupted."""
-
-
-@dataclass
-class Tally:
-    """Bytes of content, by what became of them; one thread's."""
-
-    data: int = 0
-    copied: int = 0
-    same: int = 0
-    zero: int = 0
-
-    def add(self, other: Tally) -> None:
-        """Add up."""
-        self.data += other.data
-        self.copied += other.copied
-        self.same += other.same
-        self.zero += other.zero
-
-    @property
-    def sum(self) -> int:
-        return self.data + self.copied + self.same + self.zero
 
 
 class Session:
@@ -74,15 +50,12 @@ class Session:
         share = Share(bandwidth) if bandwidth else None
         self.streams = [Stream(each, idle=idle, share=share, check=self.check) for each in sockets]
         self.tallies = [Tally() for _ in sockets]
-        self.total = end.size
-        self.start = time.monotonic()
-        self._end = end
+        self._meter, self._end = Meter(end.size), end
         self._progress, self._cancelled = progress, cancelled
         self._stopped = self._ending = self._complete = False
         self._threads: list[threading.Thread] = []
         self._director = threading.get_ident()
         self._errors: list[BaseException] = []
-        self._recently = [(self.start, 0)]
 
     def __enter__(self) -> Self:
         return self
@@ -138,20 +111,15 @@ class Session:
 
     def report(self) -> None:
         """Tell how far it is."""
-        now, done = time.monotonic(), sum(each.sum for each in self.tallies)
-        self._recently = [each for each in self._recently if now - each[0] < _RECENT] or self._recently[-1:]
-        since, before = self._recently[0]
-        self._recently.append((now, done))
-        rate = (done - before) / max(now - since, 1e-6)
-        left = (self.total - done) / rate if rate else None
-        self._progress(Progress(done, self.total, sum(each.wire for each in self.streams), rate, left))
+        done, wire = sum(each.sum for each in self.tallies), sum(each.wire for each in self.streams)
+        self._progress(self._meter.read(done, wire))
 
     def result(self, root: bytes, statement: bytes) -> Result:
         """What came of it, now that it is complete."""
         self.report()
         sums = {name: sum(getattr(each, name) for each in self.tallies) for name in ("data", "copied", "same", "zero")}
-        wire, seconds = sum(each.wire for each in self.streams), time.monotonic() - self.start
-        return Result(self.total, wire=wire, seconds=seconds, root=root, statement=statement, **sums)
+        wire, seconds = sum(each.wire for each in self.streams), self._meter.seconds
+        return Result(self._meter.total, wire=wire, seconds=seconds, root=root, statement=statement, **sums)
 
     def complete(self) -> None:
         """The content is there: from here on nothing can be cancelled."""

@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from agency.transfer.ends import BLOCK
-from agency.transfer.identity import Peer
-from agency.transfer.manifest import Manifest, root_text
+from agency.transfer.manifest import root_text
 from agency.trust.keys import SiteKey
 from agency.trust.signing import Signer
-from descriptors.base import utc_now
+from descriptors.base import Token, utc_now
 from descriptors.transfer import TransferManifest
 
 AGENT = "transfer"
@@ -20,24 +19,25 @@ STATEMENT_LIFETIME = timedelta(days=365)
 
 @dataclass(frozen=True)
 class Witness:
-    """Who says what came of a transfer: the name of this proxy, and its site's key."""
+    """Who says what came of a transfer: the name of this proxy, and its site's key. Of what a relocation moves the
+    site says it itself; then the name is that of whoever received the content."""
 
     name: str
     key: SiteKey
 
-    def testify(self, id_: str, name: str, peer: Peer, manifest: Manifest, wire: int, started: datetime) -> bytes:
-        """The signed statement that the content of this manifest has arrived here."""
+    def testify(self, id_: str, name: str, sender: str, size: int, root: bytes, wire: int, started: datetime) -> Token:
+        """The signed statement that content of that size and root has arrived."""
         document = TransferManifest(
             id=id_,
             name=name,
-            size=manifest.size,
-            root=root_text(manifest.root()),
+            size=size,
+            root=root_text(root),
             block_size=BLOCK,
             wire=wire,
-            sender=peer.name,
+            sender=sender,
             receiver=self.name,
             started=started,
             finished=utc_now(),
         )
         signer = Signer(f"{AGENT}@{self.key.name}", self.key)
-        return signer.sign(document, audience=peer.name, expires=utc_now() + STATEMENT_LIFETIME).encode()
+        return signer.sign(document, audience=sender, expires=utc_now() + STATEMENT_LIFETIME)

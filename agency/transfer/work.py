@@ -112,6 +112,11 @@ def receive_content(id_: str, end: End, meeting: Meeting, witness: Witness, term
 
     size = meeting.size()
     _check_limit(end, size)
+
+    def testify(manifest: Manifest) -> bytes:
+        sender, root = meeting.peer.name, manifest.root()
+        return witness.testify(id_, end.name, sender, manifest.size, root, wire, started).encode()
+
     with ExitStack() as opened:
         base = opened.enter_context(closing(open_source(end.base, end.format))) if end.base else None
         sink = open_sink(end.directory, end.name, size, end.format, hashing, base)
@@ -123,7 +128,7 @@ def receive_content(id_: str, end: End, meeting: Meeting, witness: Witness, term
         result = receive(
             sink,
             streams,
-            testify=lambda manifest: witness.testify(id_, end.name, meeting.peer, manifest, wire, started),
+            testify=testify,
             bandwidth=terms.bandwidth,
             scratch=terms.scratch,
             progress=progress,

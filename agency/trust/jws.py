@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from joserfc.jwk import OKPKey
 
 ALGORITHM = "Ed25519"
-MAX_TOKEN = 256 * 1024
+MAX_TOKEN = 1024 * 1024
 """Characters in a token, looked at before anything else is."""
 MAX_HEADER = 8 * 1024
 _SIGNATURE = 64

@@ -6,6 +6,8 @@ names by digest those that it answers, so that none can be exchanged, and none i
     delegation ─┐
     call ─ offer ┴ acceptance ─ agreement ─┐
                           relocation plan ─┴ receipt
+
+In a receipt are the signed manifests of what was moved.
 """
 
 from __future__ import annotations
@@ -25,11 +27,11 @@ from agency.problems import AgencyError, refuse
 from agency.store.models import DocumentRow, TokenRow
 from agency.store.store import Store
 from agency.trust.claims import answers_of
-from agency.trust.signing import SKEW, Signed, Verifier
+from agency.trust.signing import SKEW, Signed, Untrusted, Verifier
 from descriptors.base import Document
 from descriptors.cfp import CallForProposals
 from descriptors.documents import Form, digest, load
-from descriptors.relocation import RelocationPlan, RelocationReceipt
+from descriptors.relocation import Item, RelocationPlan, RelocationReceipt
 from descriptors.sla import Agreement, CounterOffer, Offer, ends
 from descriptors.transfer import TransferManifest
 from descriptors.trust import Acceptance, Delegation
@@ -82,7 +84,9 @@ class Link:
 
     def to_json(self) -> dict[str, Any]:
         """What there is to see of it."""
-        signed = self.signed
+        signed, moved = self.signed, dict[str, Any]()
+        if isinstance(self.document, TransferManifest):
+            moved = self.document.model_dump(mode="json", include={"size", "root", "sender", "receiver"})
         return {
             "document": self.document.tag,
             "id": getattr(self.document, "id", ""),
@@ -90,6 +94,7 @@ class Link:
             "signer": signed and signed.issuer,
             "signed": signed and signed.issued.isoformat(),
             "answers": [each.digest for each in self.answers],
+            **moved,
         }
 
     def find(self, kind: type[D]) -> tuple[tuple[Link, D], ...]:
@@ -172,8 +177,9 @@ def verify_manifest(token: str, verifier: Verifier) -> Link:
 
 
 def verify(proof: Proof, verifier: Verifier) -> list[Link]:
-    """The links of the chain, each after those that it answers, when all hold; else the first that does not, as an
-    :class:`~agency.problems.AgencyError` that says which and why."""
+    """The links of the chain, each after those that it answers, and after a receipt the manifests of the transfers in
+    it, when all hold; else the first that does not, as an :class:`~agency.problems.AgencyError` that says which and
+    why."""
     documents = [_unsigned(plain) for plain in proof.documents]
     signed = [verifier.read(token, *SIGNED) for token in proof.tokens]
     entries: dict[str, tuple[Document, Signed[Document] | None]] = {digest(each): (each, None) for each in documents}
@@ -187,7 +193,7 @@ def verify(proof: Proof, verifier: Verifier) -> list[Link]:
             raise _broken(link.document, f"is of another application than {proof.application}")
         _CHECKS[type(link.document)](link)
     _check_all_used(links)
-    return links
+    return [each for link in links for each in (link, *_manifests(link, verifier))]
 
 
 def _unsigned(plain: dict[str, Any]) -> Document:
@@ -287,6 +293,49 @@ def _check_receipt(link: Link) -> None:
     _require(receipt, receipt.agreement in (None, agreement.id), "names another agreement")
     _require(receipt, signed.issued + SKEW >= receipt.finished, "was signed before what it tells of had ended")
     _in_time(link, agreement_link, until=None)
+
+
+def _manifests(link: Link, verifier: Verifier) -> list[Link]:
+    """The manifests of transfers that a receipt has, when all are of the moves that it tells of, by its own site."""
+    receipt, found = link.document, dict[str, Link]()
+    if not isinstance(receipt, RelocationReceipt):
+        return []
+    (_, plan) = _one(link, RelocationPlan)
+    tasks = {f"{plan.id}/{task.name}": task for task in plan.tasks}
+    site = link.proven.site
+    for token in receipt.manifests:
+        try:
+            each = verify_manifest(token, verifier)
+        except Untrusted as error:
+            raise _broken(receipt, f"has a manifest that cannot be believed: {error}", error.code) from None
+        manifest, task = _moved(each), tasks.get(_moved(each).id)
+        _require(receipt, each.proven.site == site, f"has a manifest that another site, {each.proven.site}, has signed")
+        if task is None or manifest.id in found:
+            raise _broken(receipt, f"has a manifest of a move that is not in its plan, or twice: {manifest.id}")
+        between = (task.vendor, site) if task.migrator == "fetch" else (site, task.vendor)
+        if (manifest.sender, manifest.receiver) != between:
+            raise _broken(receipt, f"has a manifest of a move between others than in its plan: {manifest.id}")
+        found[manifest.id] = each
+    for item in receipt.items:
+        _check_item(receipt, item, found)
+    return list(found.values())
+
+
+def _check_item(receipt: RelocationReceipt, item: Item, found: Mapping[str, Link]) -> None:
+    """What came from the source is the item, and a volume goes to the target as it came."""
+    for way in ("fetch", "upload") if item.kind == "volume" and item.root else ("fetch",):
+        each = found.get(f"{receipt.plan}/{way}-{item.kind}-{item.name}")
+        if each is None:
+            _require(receipt, way == "upload" or not item.root, f"has no manifest of {item.kind} {item.name}")
+        elif (_moved(each).size, _moved(each).root) != (item.bytes, item.root):
+            raise _broken(
+                receipt, f"has a manifest of other content than {item.kind} {item.name}: size or root differs"
+            )
+
+
+def _moved(link: Link) -> TransferManifest:
+    assert isinstance(link.document, TransferManifest)  # noqa: S101 - it was read as one
+    return link.document
 
 
 _CHECKS: dict[type[Document], Callable[[Link], None]] = {

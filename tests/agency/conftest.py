@@ -23,13 +23,13 @@ from dbos import DBOS
 from agency.blobs import Blobs
 from agency.events import Events
 from agency.relocation import probing, viaduct
-from agency.relocation.migrators import content
 from agency.relocation.workshop import Workshop
 from agency.running import WORKFLOW_VERSION
 from agency.settings import DOMAIN, Settings
 from agency.state import services
 from agency.store.credentials import Cipher, EncryptedCredentials
 from agency.store.store import Store
+from agency.transfer.formats import streams
 from agency.trust.site import Site
 from tests.agency.toys import CONFIG, Cloud, toy_module
 
@@ -99,7 +99,7 @@ def hurried(monkeypatch: pytest.MonkeyPatch, quiet: None) -> None:
     monkeypatch.setattr(probing, "HEALTHY_WITHIN", 0.3)
     monkeypatch.setattr(viaduct, "RESTORE_PATIENCE", 0.1)
     monkeypatch.setattr(viaduct, "RESULT_POLLING", 0.01)
-    monkeypatch.setattr(content, "FETCH_ATTEMPTS", 1)
+    monkeypatch.setattr(streams, "_ATTEMPTS", 1)
 
 
 @pytest.fixture

@@ -73,6 +73,7 @@ def test_a_relocation_goes_on_after_the_agency_was_killed(book: Guestbook, task:
     (receipt,) = [r for r in lab.client().get("/receipts")["receipts"] if r["plan"] == plan]
     assert receipt["outcome"] == "relocated", receipt["problems"]
     assert receipt["content_before"] == receipt["content_after"]
+    assert len(receipt["manifests"]) == 3, "of what was fetched, and of what was uploaded"
     assert book.place == "cirrus"
     wait_until("it answers", lambda: _answers(book))
     assert book.content() == content

@@ -528,6 +528,7 @@ items = built(
     name=names,
     bytes=sizes,
     digest=maybe(digests),
+    root=maybe(digests),
     what=texts,
 )
 tasks = built(Task, name=names, migrator=names, vendor=maybe(names), subject=maybe(names), needs=some(names))
@@ -571,6 +572,7 @@ receipts = built(
     items=some(items),
     stages=some(built(Stage, task=names, seconds=seconds)),
     problems=some(reasons),
+    manifests=some(tokens),
 )
 manifests = built(
     TransferManifest,

@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 
 from agency.relocation.result import UndoRank
 from agency.relocation.workshop import Output, Run
+from descriptors.base import Token
 from descriptors.deployment import DeployedResource, Kind
 from descriptors.relocation import Task
 from vendor_modules.capabilities import release
@@ -33,21 +34,16 @@ class Migrator(ABC):
         return
 
 
-class Creates(Migrator):
-    """A task that creates one resource, and removes it when undone."""
+class Makes(Migrator):
+    """A task that leaves one resource, and removes it when undone."""
 
     kind: ClassVar[Kind]
     temporary: ClassVar[bool] = False
     serves: ClassVar[Literal["component", "resource"]]
     """Whether the task's subject is a ``component`` or a ``resource`` class."""
 
-    @abstractmethod
-    async def create(self, task: Task, run: Run) -> Resource:
-        """Create the resource with the key ``run.key(task)``."""
-
-    async def run(self, task: Task, run: Run) -> Output:
-        """See :class:`Migrator`."""
-        resource = await self.create(task, run)
+    def made(self, task: Task, run: Run, resource: Resource, manifest: Token | None = None) -> Output:
+        """What the task leaves: the resource, which has the key ``run.key(task)``."""
         deployed = DeployedResource(
             kind=self.kind,
             id=resource.id,
@@ -57,8 +53,20 @@ class Creates(Migrator):
             key=run.key(task),
             **{self.serves: task.subject},
         )
-        return Output(created=deployed, temporary=self.temporary)
+        return Output(created=deployed, temporary=self.temporary, manifest=manifest)
 
     async def undo(self, task: Task, run: Run) -> None:
         """See :class:`Migrator`. Whatever bears the key goes, recorded or not."""
         await release(run.module(task.vendor, VendorModule), self.kind, run.key(task))
+
+
+class Creates(Makes):
+    """A task that does nothing but create the resource."""
+
+    @abstractmethod
+    async def create(self, task: Task, run: Run) -> Resource:
+        """Create the resource with the key ``run.key(task)``."""
+
+    async def run(self, task: Task, run: Run) -> Output:
+        """See :class:`Migrator`."""
+        return self.made(task, run, await self.create(task, run))

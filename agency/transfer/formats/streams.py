@@ -21,6 +21,7 @@ from blake3 import blake3
 from agency.problems import AgencyError, refuse
 from agency.transfer.ends import UNIT
 from agency.transfer.manifest import Manifest
+from descriptors.base import Digest
 from vendor_modules.capabilities import ImageDownload, ImageUpload
 from vendor_modules.errors import Unavailable
 from vendor_modules.resources import Image, ImageSpec, Key
@@ -29,6 +30,8 @@ T = TypeVar("T")
 
 _ATTEMPTS = 5
 """How often a download that breaks is gone on with, without a byte in between."""
+_PAUSE = 0.2
+"""Seconds before the second attempt without a byte; twice as many before each that follows."""
 _HELD = 4
 """Writes that may wait for the provider."""
 _GRACE = 0.5
@@ -36,7 +39,7 @@ _GRACE = 0.5
 
 
 class ImageSource:
-    """An image that a Vendor Module downloads. See :class:`agency.transfer.ends.Source`.
+    """An image that a Vendor Module downloads. See :class:`agency.transfer.ends.Resumable`.
 
     Made where the module's event loop runs, and used by another thread.
     """
@@ -55,7 +58,7 @@ class ImageSource:
         """What has come and was not read yet."""
         self._position = self._reached = 0
         """How far it was read, and how far it has come."""
-        self._attempts = _ATTEMPTS
+        self._attempts, self._pause = _ATTEMPTS, _PAUSE
         self._hash = blake3()
 
     def extents(self) -> Iterator[tuple[int, int]]:
@@ -71,6 +74,18 @@ class ImageSource:
         self._hash.update(data)
         self._position += length
         return data
+
+    def skip(self, data: bytes) -> None:
+        """It is not downloaded, and counts for the digest."""
+        if self._reached != self._position:
+            raise _out_of_turn(self._position, self._reached)
+        self._hash.update(data)
+        self._position = self._reached = self._position + len(data)
+
+    @property
+    def digest(self) -> Digest:
+        """BLAKE3 of all that was read."""
+        return f"blake3:{self._hash.hexdigest()}"
 
     def check_unchanged(self) -> None:
         """What was read must be all there is, and have the digest that the provider says; without one, the image must
@@ -103,13 +118,12 @@ class ImageSource:
         now = await self._module.describe_image(self._image.id)
         same = (now.size, now.format, now.digest) == (self.size, self._image.format, self._image.digest)
         if same and self._position == self.size:
-            read = f"blake3:{self._hash.hexdigest()}"
-            same = now.digest in (None, read) and not self._left and await self._next() is None
+            same = now.digest in (None, self.digest) and not self._left and await self._next() is None
         if not same:
             raise _changed(self._image)
 
     async def _take(self, length: int) -> bytes:
-        parts, have = [self._left], len(self._left)
+        parts, have = [self._left] if self._left else [], len(self._left)
         while have < length:
             chunk = await self._next()
             if chunk is None:
@@ -134,9 +148,11 @@ class ImageSource:
                 self._attempts -= 1
                 if not self._attempts:
                     raise
+                await asyncio.sleep(self._pause)
+                self._pause *= 2
                 continue
             if chunk is not None:
-                self._reached, self._attempts = self._reached + len(chunk), _ATTEMPTS
+                self._reached, self._attempts, self._pause = self._reached + len(chunk), _ATTEMPTS, _PAUSE
             if self._reached > self.size:
                 raise _changed(self._image)
             return chunk
@@ -178,7 +194,7 @@ class ImageSink:
 
     def write(self, offset: int, data: bytes | memoryview) -> None:
         """The next of it."""
-        self._hold(offset, bytes(data), len(data))
+        self._hold(offset, data if isinstance(data, bytes) else bytes(data), len(data))
 
     def zero(self, offset: int, length: int) -> None:
         """Zeros are content as any other."""
@@ -233,7 +249,8 @@ class ImageSink:
 
     async def _content(self) -> AsyncIterator[bytes]:
         if self._begun:
-            raise refuse("incomplete", "the upload broke, and its content cannot be had again", "transfer it again")
+            what = "the upload broke, and its content is to be sent again from the beginning"
+            raise refuse("incomplete", what, "transfer it again", retryable=True)
         self._begun = True
         given = 0
         while given < self.size:

@@ -16,6 +16,7 @@ from agency.problems import AgencyError
 from agency.relocation.migrators import migrators
 from agency.relocation.workshop import Output, Run, mark_cancelled
 from agency.store.models import TokenRow
+from agency.trust import proof
 from descriptors.application import Application
 from descriptors.comparison import Comparison
 from descriptors.deployment import Deployment
@@ -23,6 +24,7 @@ from descriptors.documents import digest
 from descriptors.messages import Request
 from descriptors.relocation import RelocationPlan, RelocationReceipt, Task
 from descriptors.sla import Agreement
+from descriptors.transfer import TransferManifest
 from tests.agency.agents.conftest import Society
 from tests.agency.toys import notebook
 
@@ -74,6 +76,26 @@ async def test_receipts_are_signed(society: Society) -> None:
     assert (signed.document, signed.issuer) == (receipt, society.deployer.link.address(addresses.RELOCATOR))
     assert receipt.agreement is not None
     assert signed.answers == (digest(found), digest(await store.get(Agreement, receipt.agreement)))
+
+
+async def test_receipts_have_the_manifests_of_what_was_moved(society: Society) -> None:
+    """For all that came from the source and went to the target its manifest is in the receipt, a volume's root the same
+    at both ends; and the proof of the relocation, they among it, holds."""
+    await society.deployed(notebook())
+    receipt = await apply(society, await plan(society, vendor="beta"))
+    verifier = society.workshop.site.verifier
+    links = proof.verify(await proof.collect(society.workshop.store, "notes"), verifier)
+    moved = {link.document.id: link.document for link in links if isinstance(link.document, TransferManifest)}
+    ways = ["fetch-machine-web", "fetch-volume-data", "upload-machine-web", "upload-volume-data"]
+    assert sorted(moved) == [f"{receipt.plan}/{way}" for way in ways]
+    roots = {item.name: item.root for item in receipt.items if item.root}
+    fetched, brought = (moved[f"{receipt.plan}/{way}-volume-data"] for way in ("fetch", "upload"))
+    assert roots == {"web": moved[f"{receipt.plan}/fetch-machine-web"].root, "data": fetched.root}
+    assert brought.root == fetched.root
+    assert ((fetched.sender, fetched.receiver), (brought.sender, brought.receiver)) == (
+        ("alpha", society.workshop.site.key.name),
+        (society.workshop.site.key.name, "beta"),
+    )
 
 
 async def test_the_best_other_vendor_is_taken(society: Society) -> None:

@@ -23,10 +23,11 @@ from agency.trust.site import Site, add_site
 from descriptors.base import Document
 from descriptors.cfp import CallForProposals
 from descriptors.documents import Form, digest, dump
-from descriptors.relocation import RelocationPlan, RelocationReceipt
+from descriptors.relocation import Item, RelocationPlan, RelocationReceipt, Task
 from descriptors.sla import Agreement, Offer
+from descriptors.transfer import TransferManifest
 from descriptors.trust import Acceptance, Delegation
-from tests.agency.trust.parties import BROKER, HERE, NOW, OFFER, OTHER, SOON, VENDOR, Parties
+from tests.agency.trust.parties import BROKER, HERE, NOW, OFFER, OTHER, SOON, THERE, VENDOR, Parties
 
 DEPLOYER, RELOCATOR = f"deployer@{HERE}", f"relocator@{HERE}"
 CALL = CallForProposals(
@@ -343,6 +344,101 @@ def test_bad_documents(document: dict[str, Any]) -> None:
 def test_an_empty_proof() -> None:
     """A proof of nothing is none."""
     assert broken(Proof(application="guestbook", tokens=()), Parties())[0] == "bad-proof"
+
+
+TASKS = (
+    Task(name="fetch-volume-data", migrator="fetch", vendor="gamma", subject="data"),
+    Task(name="upload-volume-data", migrator="upload-volume", vendor="alpha", subject="data"),
+    Task(name="fetch-machine-web", migrator="fetch", vendor="gamma", subject="web"),
+    Task(name="upload-machine-web", migrator="upload-machine", vendor="alpha", subject="web"),
+)
+MOVED = PLAN.model_copy(update={"tasks": TASKS})
+ROOT, ADAPTED = f"blake3:{'1' * 64}", f"blake3:{'2' * 64}"
+ITEMS = tuple(
+    Item(action="move", kind=kind, name=name, bytes=7, digest=OFFERED, root=ROOT, what="it moves")
+    for kind, name in (("volume", "data"), ("machine", "web"))
+)
+
+
+def _manifest(task: Task, **changes: Any) -> TransferManifest:
+    """What the site says of one move."""
+    sender, receiver = ("gamma", HERE) if task.migrator == "fetch" else (HERE, "alpha")
+    root = ADAPTED if task.name == "upload-machine-web" else ROOT
+    manifest = TransferManifest(
+        id=f"{MOVED.id}/{task.name}", name="data", size=7, root=root, block_size=65536, wire=7, sender=sender,
+        receiver=receiver, started=NOW, finished=NOW,
+    )  # fmt: skip
+    return manifest.model_copy(update=changes)
+
+
+def _moves(story: Story, tokens: list[str] | None = None, items: tuple[Item, ...] = ITEMS, **changes: Any) -> Proof:
+    """The proof of a receipt with these manifests, or those of all moves, the first of them changed."""
+    if tokens is None:
+        documents = [_manifest(task, **(changes if task is TASKS[0] else {})) for task in TASKS]
+        tokens = [_stated(story, each) for each in documents]
+    receipt = RECEIPT.model_copy(update={"plan_digest": digest(MOVED), "items": items, "manifests": tuple(tokens)})
+    story.say("receipt", RELOCATOR, DEPLOYER, receipt, [MOVED, AGREEMENT])
+    return story.proof(CALL, MOVED)
+
+
+def _stated(story: Story, manifest: Document, site: str = HERE) -> str:
+    """Signed by the site."""
+    signer = story.parties.signer(f"transfer@{site}", story.parties.here if site == HERE else story.parties.there)
+    return signer.sign(manifest, audience="gamma", expires=SOON)
+
+
+def test_the_manifests_in_a_receipt() -> None:
+    """Those of all moves are verified with the receipt, and stand after it."""
+    story = Story()
+    links = check(_moves(story), story.parties)
+    assert [link.document.tag for link in links[-5:]] == ["relocation-receipt", *["transfer-manifest"] * 4]
+    assert {link.to_json().get("root") for link in links} == {None, ROOT, ADAPTED}
+
+
+def _altered(token: str) -> str:
+    header, payload, signature = token.split(".")
+    return f"{header}.{payload[:-9]}{'A' if payload[-9] != 'A' else 'B'}{payload[-8:]}.{signature}"
+
+
+FALSE: dict[str, tuple[str, str, Callable[[Story], Proof]]] = {
+    "altered": (
+        "altered", "cannot be believed",
+        lambda s: _moves(s, [_altered(_stated(s, _manifest(TASKS[0]))), _stated(s, _manifest(TASKS[2]))]),
+    ),
+    "no manifest": ("wrong-document", "cannot be believed", lambda s: _moves(s, [s.tokens["offer"]])),
+    "by another site": (
+        "broken-link", f"another site, {THERE}, has signed",
+        lambda s: _moves(s, [_stated(s, _manifest(each), THERE) for each in TASKS]),
+    ),
+    "of another plan": ("broken-link", "not in its plan", lambda s: _moves(s, id="plan-2/fetch-volume-data")),
+    "of another task": ("broken-link", "not in its plan", lambda s: _moves(s, id="plan-1/fetch-volume-other")),
+    "twice": ("broken-link", "or twice", lambda s: _moves(s, [_stated(s, _manifest(TASKS[0])) for _ in range(2)])),
+    "missing": ("broken-link", "no manifest of volume data", lambda s: _moves(s, [_stated(s, _manifest(TASKS[2]))])),
+    "from another": ("broken-link", "between others", lambda s: _moves(s, sender="beta")),
+    "to another": ("broken-link", "between others", lambda s: _moves(s, receiver=THERE)),
+    "of another size": ("broken-link", "size or root differs", lambda s: _moves(s, size=8)),
+    "of another root": ("broken-link", "size or root differs", lambda s: _moves(s, root=ADAPTED)),
+    "of a volume that changed on its way": (
+        "broken-link", "other content than volume data",
+        lambda s: _moves(
+            s, [_stated(s, _manifest(t, **({"root": ADAPTED} if t is TASKS[1] else {}))) for t in TASKS]
+        ),
+    ),
+    "of an item that tells no root": (
+        "broken-link", "size or root differs",
+        lambda s: _moves(s, items=tuple(each.model_copy(update={"root": None}) for each in ITEMS)),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", FALSE)
+def test_a_false_manifest_in_a_receipt(kind: str) -> None:
+    """A manifest that is altered, another's, or of something else, is found, though the receipt with it is signed."""
+    code, words, tell = FALSE[kind]
+    story = Story()
+    found = broken(tell(story), story.parties)
+    assert found[0] == code
+    assert words in found[1]
 
 
 async def test_collecting(tmp_path: Path) -> None:
