@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from hashlib import blake2b
+from functools import cache
+from itertools import count
 from typing import Any
 
 from descriptors.deployment import Kind
@@ -83,15 +85,23 @@ async def _load_balancer(bench: Bench, module: LoadBalancers, name: str, key: st
     return await module.create_load_balancer(name, port_for(key), [machine.id], key=key)
 
 
+_numbers = count(secrets.randbelow(1 << 15))  # what an earlier run has left seldom has the same
+
+
+@cache
+def _number(key: str) -> int:
+    return next(_numbers)
+
+
 def cidr_for(key: str) -> str:
-    """A private network's range for a key: two keys seldom have the same."""
-    one, two = blake2b(key.encode(), digest_size=2).digest()
-    return f"10.{64 + one % 128}.{two}.0/24"
+    """A private network's range for a key: no other key of this run has it."""
+    one, two = divmod(_number(key) % (1 << 15), 1 << 8)
+    return f"10.{64 + one}.{two}.0/24"
 
 
 def port_for(key: str) -> int:
-    """A load balancer's port for a key: two keys seldom have the same."""
-    return 21_000 + int.from_bytes(blake2b(key.encode(), digest_size=2).digest()) % 9_000
+    """A load balancer's port for a key: no other key of this run has it."""
+    return 21_000 + _number(key) % 9_000
 
 
 WAYS: dict[Kind, Ways] = {
