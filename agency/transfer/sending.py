@@ -34,8 +34,9 @@ from agency.transfer.wire import (
     unpack,
 )
 
-_UNDER_WAY = 64
-"""Frames of a stream that the destination need not have confirmed: memory is bounded by it, and so is what is lost."""
+_UNDER_WAY = 56
+"""Units, on all streams, that the destination need not have confirmed before another one is sent on each (of at most
+8): so at most 64 MiB are lost, and sent again, when it is killed."""
 _BUSY = 600.0
 """Seconds that the destination may say to be busy, before the first unit and again after the last one: its slowest
 flush, or a provider's work."""
@@ -75,6 +76,7 @@ class _Sending:
     def __init__(self, source: Source, session: Session, compress: bool, mine: Manifest, theirs: Manifest) -> None:
         self._source, self._session = source, session
         self.chooser = Chooser(len(session.streams), compress)
+        self.under_way = _UNDER_WAY // len(session.streams)
         self.mine, self.theirs = mine, theirs
         self.places: Places | None = Places(mine)
         self._plan = plan(source)
@@ -156,7 +158,7 @@ class _Courier:
 
     def work(self) -> None:
         while self._next():
-            self._hear(_UNDER_WAY)
+            self._hear(self._sending.under_way)
         self._hear(0)
 
     def _next(self) -> bool:

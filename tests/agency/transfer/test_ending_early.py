@@ -225,3 +225,26 @@ def test_a_destination_may_be_busy(phase: str, monkeypatch: pytest.MonkeyPatch) 
     threading.Timer(0.5, let_go.set).start()
     transfer(MemorySource(CONTENT), sink).results  # noqa: B018 - or it raises
     assert sink.content == CONTENT
+
+
+@pytest.mark.parametrize("streams", [1, 3, 8])
+def test_no_more_is_under_way_than_may_be_sent_again(streams: int) -> None:
+    """A destination that is killed loses what it has not confirmed: that is never more than 64 MiB, on however many
+    streams."""
+    pairs = [socket.socketpair() for _ in range(streams)]
+    pairs[0][1].sendall(HEADER.pack(Kind.HAVE, 0, 0, 0, 0))
+
+    def heard(stream: socket.socket) -> int:
+        """Bytes that come, of which nothing is confirmed."""
+        into, size = bytearray(UNIT), 0
+        with stream, suppress(ConnectionError):
+            while some := stream.recv_into(into):
+                size += some
+        return size
+
+    with ThreadPoolExecutor(streams) as pool:
+        sizes = [pool.submit(heard, b) for _, b in pairs]
+        with pytest.raises(Lost):
+            send(MemorySource(b"x" * (80 * UNIT)), [a for a, _ in pairs], compress=False, idle=1)
+        heads = 16 * (1 + 32) + HEADER.size
+        assert 32 * UNIT < sum(each.result() for each in sizes) <= 64 * (UNIT + heads) + 100
