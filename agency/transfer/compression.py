@@ -18,7 +18,7 @@ _PROBE = 16 * 1024
 """Bytes from the middle of data of which there is doubt that are tried first."""
 _LITTLE = 0.25
 """Where no more than that part of what is read has to go, compressing takes little beside reading and hashing."""
-_WINDOW = 0.25, 16 * UNIT
+_WINDOW = 0.25, 32 * UNIT
 """Seconds, and bytes a stream, at least, that one look at the pace takes."""
 _WAITING = 0.3
 """The link is slow when both ends spend more than this part of their time in waiting for it."""
