@@ -37,12 +37,33 @@ def listen(port: int, *, host: str = HOST, patience: float = 2.0) -> socket.sock
             return listener
 
 
+_claims: dict[int, socket.socket] = {}
+"""Ports that this process has chosen, some of them for machines that do not listen yet, or not now."""
+
+
 def choose_port(taken: Collection[int]) -> int:
-    """A port that nobody listens at and that is not among the ``taken``; ``OSError`` when there seems to be none."""
-    for port in random.sample(_CHOICE, k=200):
-        if port not in taken and is_free(port):
-            return port
+    """A port that nobody listens at, that is not among the ``taken``, and that no other cloud of this computer has
+    chosen; ``OSError`` when there seems to be none. It is claimed until it is not among the ``taken`` any more."""
+    for port in _claims.keys() - set(taken):
+        _claims.pop(port).close()
+    for port in random.sample(_CHOICE, k=min(200, len(_CHOICE))):
+        if port not in taken and _claim(port):
+            if is_free(port):
+                return port
+            _claims.pop(port).close()
     raise OSError("no free port was found")
+
+
+def _claim(port: int) -> bool:
+    """Whether the port is ours now: an abstract socket's name (unix(7)) is one process's, and goes with it."""
+    claim = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    try:
+        claim.bind(f"\0cloud-agency-testbed-port-{port}")
+    except OSError:
+        claim.close()
+        return False
+    _claims[port] = claim
+    return True
 
 
 def listen_apart(port: int, taken: Collection[str]) -> socket.socket:

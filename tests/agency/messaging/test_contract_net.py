@@ -627,7 +627,7 @@ async def test_what_was_agreed_to_unheard_ends_before_another_is_accepted(
     agent.dispatch = loses
     _, other = await unanswered(net, monkeypatch)
     async with asyncio.timeout(30):
-        while not (agreed := await store.all(Agreement)):  # the broker's patience may have ended first
+        while not (agreed := await store.all(Agreement)):  # noqa: ASYNC110 - the broker's patience ended first
             await asyncio.sleep(0.01)
     assert [each.state for each in agreed] == ["observed"]
     await net.broker.accept(other, "vb@test")
