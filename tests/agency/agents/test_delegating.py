@@ -101,6 +101,7 @@ async def test_everything_can_be_proven(society: Society) -> None:
         "agreement": 2,
         "relocation-plan": 1,
         "relocation-receipt": 1,
+        "transfer-manifest": 4,  # of the machine's disk and of the volume: to the site, and from there to the target
     }
     assert receipt in [link.document for link in links]
     (accepted,) = (
