@@ -21,6 +21,7 @@ from vendor_modules.testbed.limits import Limits
 from vendor_modules.testbed.machines import Machines
 from vendor_modules.testbed.network import Addresses, KeyPairsAndGroups
 from vendor_modules.testbed.objects import Buckets
+from vendor_modules.testbed.ports import Claims
 from vendor_modules.testbed.records import ImageRecord, MachineRecord, SnapshotRecord, VolumeRecord
 from vendor_modules.testbed.runtimes.base import Runtime
 from vendor_modules.testbed.snapshots import Snapshots
@@ -46,10 +47,11 @@ class Cloud:
         self.limits = limits = Limits(config, store)
         self.forwarder = Forwarder(self.meters)
         self.keys_and_groups = KeyPairsAndGroups(store, limits)
-        self.addresses = Addresses(store, limits, self.forwarder, log)
+        claims = Claims(state)
+        self.addresses = Addresses(store, claims, limits, self.forwarder, log)
         self.balancers = LoadBalancers(store, limits, self.forwarder, log)
         left = self.forwarder.cut_machine
-        self.machines = Machines(state, config, store, limits, runtime, self.jobs, self.meters, log, left)
+        self.machines = Machines(state, config, store, claims, limits, runtime, self.jobs, self.meters, log, left)
         self.volumes = Volumes(state, config, store, limits, self.jobs, self.meters)
         self.snapshots = Snapshots(state, config, store, limits, self.jobs, self.meters)
         self.images = Images(state, config, store, limits, runtime, self.jobs, self.meters, self.machines)

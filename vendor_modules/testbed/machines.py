@@ -15,7 +15,7 @@ from vendor_modules.testbed.config import CloudConfig
 from vendor_modules.testbed.errors import conflict, invalid
 from vendor_modules.testbed.jobs import Jobs
 from vendor_modules.testbed.limits import Limits
-from vendor_modules.testbed.ports import HOST, choose_port
+from vendor_modules.testbed.ports import HOST, Claims
 from vendor_modules.testbed.records import (
     AddressRecord,
     ImageRecord,
@@ -42,6 +42,7 @@ class Machines:
         state: Path,
         config: CloudConfig,
         store: Store,
+        claims: Claims,
         limits: Limits,
         runtime: Runtime,
         jobs: Jobs,
@@ -52,6 +53,7 @@ class Machines:
         self._state = state
         self._config = config
         self._store = store
+        self._claims = claims
         self._limits = limits
         self._runtime = runtime
         self._jobs = jobs
@@ -77,7 +79,7 @@ class Machines:
             size=spec.size,
             image=spec.image,
             host=HOST,
-            port=choose_port(ports_taken(self._store)),
+            port=self._claims.choose(ports_taken(self._store)),
             volumes=tuple(attachment.volume for attachment in spec.volumes),
             key_pair=spec.key_pair,
             public_key=self._store.get(KeyPairRecord, spec.key_pair).public_key if spec.key_pair else None,
@@ -133,6 +135,7 @@ class Machines:
             await self._halt(record)
             await self._runtime.remove(self.guest(record))
             self._forget(record)
+            self._claims.release(record.port)
             await asyncio.to_thread(self._remove_files, machine_id)
         self._locks.pop(machine_id, None)
 

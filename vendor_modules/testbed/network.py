@@ -17,7 +17,7 @@ from vendor_modules.testbed.errors import conflict, invalid
 from vendor_modules.testbed.forwarding import Forwarder
 from vendor_modules.testbed.limits import Limits
 from vendor_modules.testbed.machines import ports_taken
-from vendor_modules.testbed.ports import HOST, choose_port, listen
+from vendor_modules.testbed.ports import HOST, Claims, listen
 from vendor_modules.testbed.records import AddressRecord, KeyPairRecord, MachineRecord, SecurityGroupRecord
 from vendor_modules.testbed.store import Store
 from vendor_modules.testbed.wire import CreateKeyPair, CreateSecurityGroup
@@ -88,8 +88,9 @@ def fingerprint(public_key: str) -> str:
 class Addresses:
     """Public addresses: sockets that listen as long as the address exists, and forward as far as the rules allow."""
 
-    def __init__(self, store: Store, limits: Limits, forwarder: Forwarder, log: Log) -> None:
+    def __init__(self, store: Store, claims: Claims, limits: Limits, forwarder: Forwarder, log: Log) -> None:
         self._store = store
+        self._claims = claims
         self._limits = limits
         self._forwarder = forwarder
         self._log = log
@@ -105,7 +106,7 @@ class Addresses:
             key=key,
             status=Status.ACTIVE,
             host=HOST,
-            port=choose_port(ports_taken(self._store)),
+            port=self._claims.choose(ports_taken(self._store)),
         )
         self._store.add(record)
         await self._open(record)
@@ -132,8 +133,10 @@ class Addresses:
 
     def destroy(self, address_id: str) -> None:
         """Give the address back; its connections are cut."""
-        self._store.remove(self._store.get(AddressRecord, address_id))
+        record = self._store.get(AddressRecord, address_id)
+        self._store.remove(record)
         self._forwarder.close(address_id)
+        self._claims.release(record.port)
 
     async def _open(self, record: AddressRecord) -> None:
         listener = listen(record.port)

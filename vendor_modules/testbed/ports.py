@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import os
 import random
 import socket
+import tempfile
 import time
 from collections.abc import Collection
 from ipaddress import ip_address
+from pathlib import Path
 
 HOST = "127.0.0.1"
 _CHOICE = range(15000, 32000)
@@ -37,33 +41,43 @@ def listen(port: int, *, host: str = HOST, patience: float = 2.0) -> socket.sock
             return listener
 
 
-_claims: dict[int, socket.socket] = {}
-"""Ports that this process has chosen, some of them for machines that do not listen yet, or not now."""
+class Claims:
+    """The ports that one cloud has chosen. No other cloud of the same user chooses them, though nobody may listen
+    there, not yet or not while the cloud is down: a symbolic link of that name leads to the cloud's state directory,
+    and counts for as long as that is there."""
 
+    def __init__(self, state: Path) -> None:
+        self._state = state.resolve()
+        self._folder = Path(tempfile.gettempdir()) / f"cloud-agency-testbed-ports-{os.getuid()}"
+        self._folder.mkdir(mode=0o700, exist_ok=True)
 
-def choose_port(taken: Collection[int]) -> int:
-    """A port that nobody listens at, that is not among the ``taken``, and that no other cloud of this computer has
-    chosen; ``OSError`` when there seems to be none. It is claimed until it is not among the ``taken`` any more."""
-    for port in _claims.keys() - set(taken):
-        _claims.pop(port).close()
-    for port in random.sample(_CHOICE, k=min(200, len(_CHOICE))):
-        if port not in taken and _claim(port):
-            if is_free(port):
-                return port
-            _claims.pop(port).close()
-    raise OSError("no free port was found")
+    def choose(self, taken: Collection[int] = ()) -> int:
+        """A port that nobody listens at, and that is not among the ``taken``; ``OSError`` when there seems to be
+        none."""
+        for port in random.sample(_CHOICE, k=min(200, len(_CHOICE))):
+            if port not in taken and self._claim(port):
+                if is_free(port):
+                    return port
+                self.release(port)
+        raise OSError("no free port was found")
 
+    def release(self, port: int) -> None:
+        """It is not needed any more."""
+        (self._folder / str(port)).unlink(missing_ok=True)
 
-def _claim(port: int) -> bool:
-    """Whether the port is ours now: an abstract socket's name (unix(7)) is one process's, and goes with it."""
-    claim = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-    try:
-        claim.bind(f"\0cloud-agency-testbed-port-{port}")
-    except OSError:
-        claim.close()
-        return False
-    _claims[port] = claim
-    return True
+    def _claim(self, port: int) -> bool:
+        link = self._folder / str(port)
+        folder = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX)
+            if link.is_symlink() and not link.exists():  # of a cloud that is gone
+                link.unlink()
+            link.symlink_to(self._state)
+        except FileExistsError:
+            return False
+        finally:
+            os.close(folder)
+        return True
 
 
 def listen_apart(port: int, taken: Collection[str]) -> socket.socket:

@@ -23,7 +23,7 @@ from vendor_modules.testbed.api import make_app
 from vendor_modules.testbed.cloud import Cloud
 from vendor_modules.testbed.config import CloudConfig, Ports
 from vendor_modules.testbed.objects import Endpoint
-from vendor_modules.testbed.ports import HOST, choose_port, listen
+from vendor_modules.testbed.ports import HOST, Claims, listen
 from vendor_modules.testbed.runtimes import NoRuntime
 from vendor_modules.testbed.runtimes.confine import die_with_parent
 from vendor_modules.testbed.store import Store
@@ -56,7 +56,7 @@ async def _serve(state: Path, config_text: str | None) -> None:
         loop.add_signal_handler(number, stop.set)
     store = Store(state / "cloud.db")
     config = read_config(store, config_text)
-    sockets, ports = _sockets(store, config)
+    sockets, ports = _sockets(state, store, config)
     log = structlog.get_logger().bind(cloud=config.name)
     cloud = await Cloud.open(state, config, ports, store, log)
     apps = [make_app(cloud)]
@@ -91,7 +91,7 @@ def read_config(store: Store, text: str | None) -> CloudConfig:
     return config
 
 
-def _sockets(store: Store, config: CloudConfig) -> tuple[list[socket.socket], Ports]:
+def _sockets(state: Path, store: Store, config: CloudConfig) -> tuple[list[socket.socket], Ports]:
     """Listen where the cloud listened before, or where nobody does."""
     kept = store.setting("ports")
     if kept:
@@ -99,9 +99,9 @@ def _sockets(store: Store, config: CloudConfig) -> tuple[list[socket.socket], Po
         if config.port:
             ports = ports.model_copy(update={"api": config.port})
     else:
-        api = config.port or choose_port(())
-        internal = choose_port({api})
-        ports = Ports(api=api, internal_objects=internal, public_objects=choose_port({api, internal}))
+        claims = Claims(state)
+        api = config.port or claims.choose()
+        ports = Ports(api=api, internal_objects=claims.choose({api}), public_objects=claims.choose({api}))
     sockets = []
     for service, port in ports:
         try:

@@ -2,32 +2,29 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import shutil
+from pathlib import Path
 
 import pytest
 
 from vendor_modules.testbed import ports
-
-ANOTHER_CLOUD = """
-from vendor_modules.testbed import ports
-ports._CHOICE = range({port}, {port} + 1)
-print(ports.choose_port(()))
-"""
+from vendor_modules.testbed.ports import Claims
 
 
-def another_cloud(port: int) -> subprocess.CompletedProcess[str]:
-    """Another process that chooses, where there is no other port."""
-    command = [sys.executable, "-c", ANOTHER_CLOUD.format(port=port)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
-
-
-def test_no_two_clouds_choose_the_same_port(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A port that one cloud has chosen is no other's, though nobody listens there yet, until it is given up."""
-    port = ports.choose_port(())
-    refused = another_cloud(port)
-    assert refused.returncode != 0
-    assert "no free port" in refused.stderr
-    monkeypatch.setattr(ports, "_CHOICE", range(port + 1, port + 200))
-    ports.choose_port(())
-    assert another_cloud(port).stdout == f"{port}\n"
+def test_no_two_clouds_choose_the_same_port(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A port that one cloud has chosen is no other's, though nobody listens there, until it is given up or the cloud's
+    state directory is gone."""
+    monkeypatch.setattr(ports.tempfile, "gettempdir", lambda: str(tmp_path))
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+    one, other = Claims(tmp_path / "one"), Claims(tmp_path / "other")
+    port = one.choose()
+    monkeypatch.setattr(ports, "_CHOICE", range(port, port + 1))
+    with pytest.raises(OSError, match="no free port"):
+        other.choose()
+    one.release(port)
+    assert other.choose() == port
+    with pytest.raises(OSError, match="no free port"):
+        one.choose()
+    shutil.rmtree(tmp_path / "other")
+    assert one.choose() == port
