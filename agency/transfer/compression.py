@@ -10,14 +10,14 @@ import zstandard
 
 from agency.transfer.ends import UNIT
 
-THOROUGH, FAST, OFF = 3, 1, 0
-"""Levels. Thorough takes twice the time of fast, for 5 % fewer bytes; fast keeps pace with a gigabit."""
+LEVEL = 1
+"""What a processor can do at the pace of a gigabit: level 3 takes twice the time, for a twentieth fewer bytes."""
 _SHRINKS = 0.95
 """Data that does not get smaller than that goes as it is."""
 _PROBE = 16 * 1024
 """Bytes from the middle of data of which there is doubt that are tried first."""
-_LITTLE = 0.25
-"""Where no more than that part of what is read has to go, compressing takes little beside reading and hashing."""
+_LITTLE = 0.5
+"""Where no more than that part of what is read has to go, compressing takes no more than reading and hashing."""
 _WINDOW = 0.25, 32 * UNIT
 """Seconds, and bytes a stream, at least, that one look at the pace takes."""
 _WAITING = 0.3
@@ -47,10 +47,10 @@ class Pace:
 
 @dataclass(frozen=True)
 class Choice:
-    """How a transfer compresses, and why. It begins thoroughly: that costs little until the first look, and many
-    transfers are over by then."""
+    """Whether a transfer compresses, and why. It begins so: that costs little until the first look, and many transfers
+    are over by then."""
 
-    level: int = THOROUGH
+    on: bool = True
     link: float = 0.0
     """Bytes a second that the link takes, as it seemed just before; 0 where that is not known."""
     left: int = 0
@@ -61,30 +61,28 @@ class Choice:
     """Whether what arrives may still be of the choice before."""
 
     def after(self, pace: Pace) -> Choice:
-        """What to do now. While most is left out, compress thoroughly. Else, while a link is slow, its sender finds it
+        """What to do now. While most is left out, compress. Else, while a link is slow, its sender finds it
         full and its receiver finds it empty: compress. While a processor is slow, one of them hardly waits: what was
         faster is right, and is found out now and then."""
         if pace.data <= _LITTLE:
             return Choice(patience=self.patience)
         if self.new:
             return replace(self, new=False)
-        if not self.level:
+        if not self.on:
             if pace.waiting > _WAITING and not self.left:
-                return Choice(FAST, pace.wire, self.patience, self.patience, new=True)
+                return Choice(True, pace.wire, self.patience, self.patience, new=True)
         elif pace.rate < _SLOWER * self.link and pace.waiting < _WAITING:
-            return Choice(OFF, left=_REST, patience=self.patience)
+            return Choice(False, left=_REST, patience=self.patience)
         elif pace.waiting < _BUSY and not self.left:
-            return Choice(OFF, patience=min(4 * self.patience, _PATIENCE[1]))
-        elif self.level == THOROUGH:
-            return Choice(FAST, patience=self.patience, new=True)
+            return Choice(False, patience=min(4 * self.patience, _PATIENCE[1]))
         return replace(self, left=max(self.left - 1, 0))
 
 
 class Chooser:
-    """One transfer's: its threads tell it what happens, and hear how to compress."""
+    """One transfer's: its threads tell it what happens, and hear whether to compress."""
 
     def __init__(self, streams: int, allowed: bool) -> None:
-        self.choice = Choice(THOROUGH if allowed else OFF)
+        self.choice = Choice(allowed)
         self._streams, self._allowed = streams, allowed
         self._lock = threading.Lock()
         self._begin()
@@ -115,21 +113,20 @@ class Compressor:
 
     def __init__(self, chooser: Chooser) -> None:
         self._chooser = chooser
-        self._zstd = {level: zstandard.ZstdCompressor(level=level) for level in (FAST, THOROUGH)}
+        self._zstd = zstandard.ZstdCompressor(level=LEVEL)
         self._doubtful = True
 
     def pack(self, data: bytes) -> bytes | None:
         """The data, compressed; None where it should go as it is. After data that did not shrink, only a little of the
         next is tried at first."""
-        level = self._chooser.choice.level
-        if not level or (self._doubtful and not self._shrunk(FAST, _middle(data))):
+        if not self._chooser.choice.on or (self._doubtful and not self._shrunk(_middle(data))):
             return None
-        packed = self._shrunk(level, data)
+        packed = self._shrunk(data)
         self._doubtful = packed is None
         return packed
 
-    def _shrunk(self, level: int, data: bytes) -> bytes | None:
-        packed = self._zstd[level].compress(data)
+    def _shrunk(self, data: bytes) -> bytes | None:
+        packed = self._zstd.compress(data)
         return packed if len(packed) <= len(data) * _SHRINKS else None
 
 

@@ -12,7 +12,7 @@ from itertools import pairwise
 import pytest
 import zstandard
 
-from agency.transfer.compression import FAST, OFF, THOROUGH, Choice, Chooser, Compressor, Pace
+from agency.transfer.compression import Choice, Chooser, Compressor, Pace
 from agency.transfer.ends import UNIT
 from agency.transfer.pace import Bandwidth, Share
 from tests.agency.transfer.ends import MemorySink, MemorySource, transfer
@@ -74,52 +74,51 @@ SLOW_LINK, BUSY = 0.8, 0.0
 """Parts of the time that both ends wait for the link."""
 
 
-def looks(choice: Choice, *paces: Pace) -> list[int]:
-    """The level, after each look."""
+def looks(choice: Choice, *paces: Pace) -> list[bool]:
+    """Whether it compresses, after each look."""
     found = []
     for pace in paces:
         choice = choice.after(pace)
-        found.append(choice.level)
+        found.append(choice.on)
     return found
 
 
 def test_a_slow_link_is_compressed_for() -> None:
-    """A transfer begins with compressing, and goes on, fast, while both ends wait for the link."""
-    assert Choice().level == THOROUGH
-    assert looks(Choice(), *[Pace(1, 220, 100, SLOW_LINK)] * 100) == [FAST] * 100
+    """A transfer begins with compressing, and goes on while both ends wait for the link."""
+    assert Choice().on
+    assert looks(Choice(), *[Pace(1, 220, 100, SLOW_LINK)] * 100) == [True] * 100
 
 
 def test_a_link_that_becomes_slow_is_compressed_for() -> None:
     """Where both ends begin to wait for the link, the sender begins to compress."""
     fast, slow = Pace(1, 500, 500, BUSY), Pace(1, 100, 100, SLOW_LINK)
-    assert looks(Choice(OFF), fast, slow, *[Pace(1, 220, 100, SLOW_LINK)] * 100) == [OFF, *[FAST] * 101]
+    assert looks(Choice(on=False), fast, slow, *[Pace(1, 220, 100, SLOW_LINK)] * 100) == [False, *[True] * 101]
 
 
 def test_a_slow_processor_is_spared() -> None:
     """Where the processor is what is slow, the sender does not compress any more after the first look."""
-    assert looks(Choice(), *[Pace(1, 500, 500, BUSY)] * 100) == [OFF] * 100
+    assert looks(Choice(), *[Pace(1, 500, 500, BUSY)] * 100) == [False] * 100
 
 
 def test_what_little_changed_is_compressed() -> None:
-    """Where most is known to the destination, the sender compresses as well as it can, however busy it is; when that
+    """Where most is known to the destination, the sender compresses, however busy it is; when that
     is over, the pace says whether it goes on."""
     delta, rest = Pace(0.06, 60, 25, BUSY), Pace(1, 300, 120, BUSY)
-    assert looks(Choice(), *[delta] * 100, rest, rest, delta) == [*[THOROUGH] * 100, OFF, OFF, THOROUGH]
-    assert looks(Choice(FAST), delta, Pace(1, 220, 100, SLOW_LINK)) == [THOROUGH, FAST]
+    assert looks(Choice(), *[delta] * 100, rest, rest, delta) == [*[True] * 100, False, False, True]
 
 
 def test_compression_that_makes_it_slower_ends() -> None:
     """Where it went faster without compression, the sender stops, and does not try again at once."""
     plain, packed = Pace(1, 300, 300, SLOW_LINK), Pace(1, 150, 70, BUSY)
-    assert looks(Choice(OFF), plain, packed, packed, *[plain] * 17) == [FAST, FAST, *[OFF] * 17, FAST]
+    assert looks(Choice(on=False), plain, packed, packed, *[plain] * 17) == [True, True, *[False] * 17, True]
 
 
 def test_what_was_found_out_is_found_out_again_ever_more_rarely() -> None:
     """While compression leaves nothing to wait for, whether the link is still slow is looked at now and then."""
     choice, off = Choice(), []
     for look in range(500):
-        choice = choice.after(Pace(1, 220, 90, BUSY) if choice.level else Pace(1, 100, 100, SLOW_LINK))
-        if not choice.level:
+        choice = choice.after(Pace(1, 220, 90, BUSY) if choice.on else Pace(1, 100, 100, SLOW_LINK))
+        if not choice.on:
             off.append(look)
     gaps = [b - a for a, b in pairwise(off)]
     assert gaps == sorted(gaps)
