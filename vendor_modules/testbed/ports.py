@@ -10,6 +10,7 @@ import socket
 import tempfile
 import time
 from collections.abc import Collection
+from contextlib import suppress
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -62,8 +63,10 @@ class Claims:
         raise OSError("no free port was found")
 
     def release(self, port: int) -> None:
-        """It is not needed any more."""
-        (self._folder / str(port)).unlink(missing_ok=True)
+        """It is not needed any more. What is another cloud's stays so."""
+        with suppress(FileNotFoundError):
+            if (link := self._folder / str(port)).readlink() == self._state:
+                link.unlink()
 
     def _claim(self, port: int) -> bool:
         link = self._folder / str(port)
